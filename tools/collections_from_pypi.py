@@ -25,7 +25,7 @@ def main(requirements: Path, collections_dir: Path) -> None:
     wanted = {c["name"]: c["version"] for c in yaml.safe_load(requirements.read_text())["collections"]}
     with tempfile.TemporaryDirectory() as download:
         subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
+            [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--only-binary", ":all:",
              "--dest", download, PACKAGE],
             check=True,
         )  # fmt: skip

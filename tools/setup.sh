@@ -18,7 +18,7 @@ fi
 echo "setup: installing the tools of tools/requirements.txt into $venv"
 rm -rf $venv
 "$python" -m venv $venv
-$venv/bin/pip install --quiet --disable-pip-version-check -r tools/requirements.txt
+$venv/bin/pip install -qq --disable-pip-version-check -r tools/requirements.txt
 
 collections=$($venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ansible_collections
 mkdir -p "$collections/llmops"

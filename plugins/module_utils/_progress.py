@@ -1,0 +1,71 @@
+# Copyright: (c) 2026, The llmops.vllm authors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""What a long-running module says of how far it is.
+
+The module writes one line of text into a small file while it works; the action plugin of
+the same name reads that file and shows the line (plugins/plugin_utils/progress.py). A
+module that is run without its action plugin gets no file, and everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+PROGRESS_FILE_SPEC = dict(type="path")
+
+
+class Progress:
+    """A line of text in a file of mode 0600; the file is gone when the module has ended."""
+
+    def __init__(self, path=None):
+        self.path = path
+        self._timer = None
+        self._stop = threading.Event()
+
+    def say(self, line):
+        """Replace the line, as a whole, so that a reader never sees half of it."""
+        if not self.path:
+            return
+        beside = self.path + ".new"
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8") as stream:
+            stream.write(line)
+        os.replace(beside, self.path)
+
+    def every(self, seconds, describe):
+        """Say what describe() returns, now and every so many seconds, until the end."""
+        if not self.path:
+            return
+
+        def run():
+            while not self._stop.is_set():
+                self.say(describe())
+                self._stop.wait(seconds)
+
+        self._timer = threading.Thread(target=run, daemon=True)
+        self._timer.start()
+
+    def __enter__(self):
+        if self.path:
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            self.say("")
+        return self
+
+    def __exit__(self, *dummy):
+        self._stop.set()
+        if self._timer:
+            self._timer.join()
+        if self.path and os.path.exists(self.path):
+            os.unlink(self.path)
+        return False
+
+
+def human_bytes(count):
+    """Return a size in decimal units, as download tools print it: 117.6 MB."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return "%.0f %s" % (size, unit) if unit == "B" else "%.1f %s" % (size, unit)
+        size /= 1000
+    return "%.1f TB" % size

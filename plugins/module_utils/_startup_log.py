@@ -1,0 +1,39 @@
+# Copyright: (c) 2026, The llmops.vllm authors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""What the log of a vLLM container says of its start."""
+
+from __future__ import annotations
+
+import re
+
+# The last line is seldom the cause: the first one that matches and is not only a pointer is
+# (unknown option, wrong quantization, truncated weights, ...: seen with vLLM 0.32).
+_CAUSE = re.compile(r"Value error,|\b\w*(?:Error|error|Exception): |Insufficient space|No such file")
+_NO_CAUSE = re.compile(r"Engine core initialization failed|WorkerProc initialization failed|Traceback")
+# "(EngineCore pid=71) INFO 11-22 21:53:10 [core.py:93] text", "(APIServer pid=1) text"
+_PREFIX = re.compile(r"^(?:\([^)]*\) ?)?(?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d (?:\[[^\]]*\] ?)?)?")
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def plain(line):
+    """Return a log line without colours, process names, level and time."""
+    return _PREFIX.sub("", _ESCAPES.sub("", line).strip()).strip()
+
+
+def decisive_line(log):
+    """Return the line of a failed start's log that says why, or its last line, or ''."""
+    lines = [text for text in (plain(line) for line in log.splitlines()) if text]
+    for text in lines:
+        if _CAUSE.search(text) and not _NO_CAUSE.search(text):
+            return text[:500]
+    return lines[-1][:500] if lines else ""
+
+
+def stage(log):
+    """Return the newest line of the log, short enough for one line of a terminal."""
+    # tqdm redraws its bar with carriage returns inside one line.
+    for line in reversed(log.replace("\r", "\n").splitlines()):
+        text = plain(line)
+        if text:
+            return text if len(text) <= 90 else text[:89] + "…"
+    return ""

@@ -1,0 +1,94 @@
+# Copyright: (c) 2026, The llmops.vllm authors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Runs a module on the host and shows how far it is, line by line.
+
+Ansible shows a task's output when it has ended. A module that takes minutes writes a line
+into a file (module_utils/_progress.py); here it is started in the background, and the line
+is read and printed when it has changed. Without a file, the module is complete in itself.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import time
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+display = Display()
+
+# Seconds between two printed lines, and between two looks at the file.
+PRINT_INTERVAL = 5.0
+LOOK_INTERVAL = 1.0
+# Seconds after which async_status is asked even if the progress file is still there.
+STATUS_INTERVAL = 15.0
+# The limit of the background job: the module's own timeouts end it, not this one.
+JOB_LIMIT = 7 * 24 * 3600
+
+
+class ProgressActionBase(ActionBase):
+    """An action plugin that is its module plus progress lines."""
+
+    _supports_check_mode = True
+    _supports_async = True
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        if self._task.check_mode or self._task.async_val:
+            result.update(self._execute_module(task_vars=task_vars, wrap_async=bool(self._task.async_val)))
+            return result
+        result.update(self._run_with_progress(task_vars))
+        return result
+
+    def _run_with_progress(self, task_vars):
+        async_dir = self.get_shell_option("async_dir", default="~/.ansible_async")
+        progress_file = f"{async_dir}/progress-{secrets.token_hex(8)}"
+        self._task.async_val = JOB_LIMIT
+        try:
+            job = self._execute_module(
+                module_args={**self._task.args, "progress_file": progress_file}, task_vars=task_vars, wrap_async=True
+            )
+        finally:
+            self._task.async_val = 0
+        if not job.get("ansible_job_id"):
+            return job
+        self._watch(job, progress_file, task_vars)
+        status = self._status(job, task_vars)
+        while not status.get("finished"):
+            time.sleep(LOOK_INTERVAL)
+            status = self._status(job, task_vars)
+        self._low_level_execute_command(f"rm -f {shlex.quote(job['results_file'])}", sudoable=True)
+        for internal in ("ansible_job_id", "started", "finished", "results_file", "stdout", "stderr"):
+            status.pop(internal, None)
+        return status
+
+    def _watch(self, job, progress_file, task_vars):
+        """Print lines until the module takes its progress file away, or has ended otherwise."""
+        host = task_vars["inventory_hostname"]
+        seen_file, shown, shown_at = False, "", 0.0
+        asked_at = time.monotonic()
+        while True:
+            now = time.monotonic()
+            # Unquoted: async_dir begins with a tilde, the rest is ours.
+            answer = self._low_level_execute_command(f"cat {progress_file}", sudoable=True)
+            if answer["rc"] == 0:
+                seen_file = True
+                line = answer["stdout"].strip()
+                if line and line != shown and now - shown_at >= PRINT_INTERVAL:
+                    display.display(f"  [{host}] {line}")
+                    shown, shown_at = line, now
+            elif seen_file:
+                return
+            if now - asked_at >= STATUS_INTERVAL or not seen_file:
+                asked_at = now
+                if self._status(job, task_vars).get("finished"):
+                    return
+            time.sleep(LOOK_INTERVAL if seen_file else 0.2)
+
+    def _status(self, job, task_vars):
+        return self._execute_module(
+            module_name="ansible.builtin.async_status",
+            module_args={"jid": job["ansible_job_id"], "_async_dir": job["results_file"].rpartition("/")[0]},
+            task_vars=task_vars,
+        )

@@ -44,8 +44,10 @@ if [ -s "$work/sources.list" ]; then
     mirror=("$work/sources.list")
 fi
 
-inputs=$(cat "$0" $folder/init $folder/customize "$work/sources.list" "$OUTER_APT_CONF" \
-    $([ -r $OUTER_CA_BUNDLE ] && echo $OUTER_CA_BUNDLE) | sha256sum | cut -c1-16)
+inputs=$({
+    cat "$0" $folder/init $folder/customize "$work/sources.list" "$OUTER_APT_CONF"
+    cat $OUTER_CA_BUNDLE 2>/dev/null || true
+} | sha256sum | cut -c1-16)
 if [ "$(inputs_of $image:$suite)" = "$inputs" ]; then
     say "$image:$suite is up to date"
 else
@@ -59,14 +61,13 @@ else
         DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
     fi
     say "making $image:$suite from Debian packages (about a minute)"
-    id=$(mmdebstrap --quiet --variant=minbase --include=$packages \
+    mmdebstrap --quiet --variant=minbase --include=$packages \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
         --customize-hook="$folder/customize \"\$1\"" \
-        --format=tar $suite - "${mirror[@]}" |
-        docker import --change "LABEL inputs=$inputs" --change 'ENV container=docker' \
-            --change 'CMD ["/sbin/test-host-init"]' -)
+        $suite "$work/root.tar" "${mirror[@]}"
     forget $image:$suite
-    docker tag "$id" $image:$suite
+    docker import --change "LABEL inputs=$inputs" --change 'ENV container=docker' \
+        --change 'CMD ["/sbin/test-host-init"]' "$work/root.tar" $image:$suite >/dev/null
     say "made $image:$suite"
 fi
 

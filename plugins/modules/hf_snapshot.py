@@ -89,6 +89,16 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+repo_id:
+  description: The repository.
+  returned: always
+  type: str
+  sample: masao1211/karakuri-lm-70b-chat-v0.1-AWQ
+revision:
+  description: The revision that was asked for.
+  returned: always
+  type: str
+  sample: main
 commit:
   description: The commit that O(revision) means.
   returned: when O(state=present)
@@ -156,7 +166,7 @@ class HubSnapshot:
         self.ignore_patterns = params["ignore_patterns"]
         self.max_workers = params["max_workers"]
         self.progress = Progress(params["progress_file"])
-        self.result = {"changed": False}
+        self.result = {"changed": False, "repo_id": self.repo_id, "revision": self.revision}
 
     def present(self):
         """Return the module's result; raise SnapshotError."""

@@ -1,0 +1,68 @@
+# `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# Molecule's output as it is, without a box around it.
+export MOLECULE_COMMAND_BORDERS := 0
+
+SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+.PHONY: setup
+setup: ## make .venv with the pinned tools, and this checkout usable as llmops.vllm
+	@tools/setup.sh
+
+.PHONY: wheels hub demo
+wheels: setup
+	@tools/cpu_wheels.sh
+hub: setup
+	@tools/demo_hub.sh start
+demo: setup # what inventories/local needs, side by side
+	@$(MAKE) --no-print-directory -j2 wheels hub
+
+.PHONY: deploy
+deploy: demo ## serve a real AWQ model with a real vLLM on this machine
+	@ansible-playbook -i inventories/local site.yml
+
+.PHONY: stop
+stop: setup ## stop the server of `make deploy`; deploy starts it again
+	@ansible-playbook -i inventories/local playbooks/stop.yml
+
+.PHONY: clean
+clean: setup ## take away everything that deploy and test made
+	@ansible-playbook -i inventories/local playbooks/absent.yml -e vllm_absent_all=true
+	@tools/demo_hub.sh stop
+	@rm -rf .work .ansible .pytest_cache .ruff_cache .venv inventories/local/vllm.lock.yml
+	@echo "clean: nothing is left"
+
+.PHONY: lint
+lint: setup ## static checks (under a minute)
+	@tools/lint.sh
+
+.PHONY: test-unit
+test-unit: setup ## unit tests (seconds)
+	@pytest -q tests/unit
+
+.PHONY: test-sanity
+test-sanity: setup ## ansible-test sanity
+	@tools/sanity.sh
+
+.PHONY: test
+test: lint test-unit test-sanity ## what a change must pass: all but the long scenarios
+	@tools/scenarios.sh $$(tools/scenarios.sh --short)
+
+.PHONY: test-all
+test-all: lint test-unit test-sanity ## every scenario as well
+	@tools/scenarios.sh $(SCENARIOS)
+
+.PHONY: build
+build: setup ## the collection's tarball
+	@ansible-galaxy collection build --force --output-path .work
+
+.PHONY: lock
+lock: setup ## resolve the pins of tools/requirements.txt anew
+	@uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --upgrade tools/requirements.in -o tools/requirements.txt

@@ -1,0 +1,93 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The llmops.vllm authors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: vllm_catalogue
+short_description: Reads and checks the catalogue of deployments
+version_added: 0.1.0
+author: The llmops.vllm authors (@llmops)
+description:
+  - Completes the deployments of C(vllm_deployments) with their defaults and finds all mistakes at once, without
+    touching a host.
+  - Knows from the lock file which commit each branch or tag means, and writes there what was resolved.
+  - Runs on the controller. API keys are never part of what it returns.
+attributes:
+  check_mode:
+    support: full
+    description: The lock file is not written.
+  diff_mode:
+    support: full
+    description: Shows the change of the lock file.
+  idempotent:
+    support: full
+    description: The lock file changes only with O(resolved).
+options:
+  deployments:
+    description: The catalogue.
+    type: list
+    elements: dict
+    required: true
+  lock_file:
+    description: Path of the lock file on the controller.
+    type: path
+    required: true
+  default_image:
+    description: Image of deployments that name none.
+    type: str
+    required: true
+  update:
+    description: Take no commit of a branch or a tag from the lock file, so that all are resolved anew.
+    type: bool
+    default: false
+  resolved:
+    description: Results of M(llmops.vllm.hf_snapshot) for branches and tags, to be written into the lock file.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      repo_id:
+        description: The repository.
+        type: str
+        required: true
+      revision:
+        description: The branch or tag.
+        type: str
+        required: true
+      commit:
+        description: What it means.
+        type: str
+        required: true
+"""
+
+EXAMPLES = r"""
+- name: Read the catalogue
+  llmops.vllm.vllm_catalogue:
+    deployments: "{{ vllm_deployments }}"
+    lock_file: "{{ inventory_dir }}/vllm.lock.yml"
+    default_image: vllm/vllm-openai:v0.32.0
+  run_once: true
+  register: vllm_catalogue
+"""
+
+RETURN = r"""
+deployments:
+  description: The deployments with all their keys, C(hosts) as a list of names, and C(model.commit).
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - name: karakuri-70b
+      hosts: [gpu1]
+      port: 30080
+unlocked:
+  description: Branches and tags whose commit is not known yet.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - repo_id: masao1211/karakuri-lm-70b-chat-v0.1-AWQ
+      revision: main
+"""

@@ -9,6 +9,8 @@ if [ "$(cat $venv/.inputs 2>/dev/null)" = "$inputs" ]; then
     exit 0
 fi
 
+# Not the Python of the environment that is about to be made again.
+PATH=${PATH#"$PWD/$venv/bin:"}
 python=${PYTHON:-$(command -v python3.11 || command -v python3)}
 if ! "$python" -c 'import ensurepip' 2>/dev/null; then
     echo "setup: $python cannot make virtual environments, installing python3-venv"

@@ -10,8 +10,8 @@ pid_file=$PWD/.work/hub.pid
 case ${1:-start} in
 start)
     mkdir -p "$root"
-    .venv/bin/python tests/support/demo_model.py --output "$root/llmops/SmolLM2-135M-Instruct-AWQ"
-    start-stop-daemon --start --oknodo --background --make-pidfile --pidfile "$pid_file" --output "$PWD/.work/hub.log" \
+    .venv/bin/python tests/support/demo_model.py --output "$root/llmops/SmolLM2-135M-Instruct-AWQ" | sed "s|$PWD/||"
+    start-stop-daemon --start --quiet --oknodo --background --make-pidfile --pidfile "$pid_file" --output "$PWD/.work/hub.log" \
         --chdir "$PWD" --exec "$PWD/.venv/bin/python" -- tests/support/hub.py --root "$root" --port $port
     for _ in 1 2 3 4 5 6 7 8 9 10; do
         if .venv/bin/python -c "import urllib.request as r; r.urlopen('http://127.0.0.1:$port/api/models/llmops/SmolLM2-135M-Instruct-AWQ')" 2>/dev/null; then

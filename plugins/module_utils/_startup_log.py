@@ -12,6 +12,8 @@ _CAUSE = re.compile(r"Value error,|\b\w*(?:Error|error|Exception): |Insufficient
 _NO_CAUSE = re.compile(r"Engine core initialization failed|WorkerProc initialization failed|Traceback")
 # "(EngineCore pid=71) INFO 11-22 21:53:10 [core.py:93] text", "(APIServer pid=1) text"
 _PREFIX = re.compile(r"^(?:\([^)]*\) ?)?(?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d (?:\[[^\]]*\] ?)?)?")
+# A line of level INFO, or a bar of tqdm: "Loading safetensors checkpoint shards:  50% Completed".
+_PROGRESS = re.compile(r"\bINFO \d\d-\d\d|\d%")
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -30,10 +32,16 @@ def decisive_line(log):
 
 
 def stage(log):
-    """Return the newest line of the log, short enough for one line of a terminal."""
+    """Return the newest line of the log that tells progress, short enough for one line of a terminal.
+
+    That is a line of level INFO or a progress bar, or, when there is none, any line.
+    """
+    newest = ""
     # tqdm redraws its bar with carriage returns inside one line.
-    for line in reversed(log.replace("\r", "\n").splitlines()):
+    for line in log.replace("\r", "\n").splitlines():
         text = plain(line)
-        if text:
-            return text if len(text) <= 90 else text[:89] + "…"
-    return ""
+        # The answers to our own looks at the server are no news.
+        if text and '"GET /' not in text and (_PROGRESS.search(line) or not _PROGRESS.search(newest)):
+            newest = line
+    text = plain(newest)
+    return text if len(text) <= 90 else text[:89] + "…"

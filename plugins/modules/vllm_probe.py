@@ -196,7 +196,7 @@ class Container:
         if not self.name:
             return ""
         try:
-            return _startup_log.stage(self.client.containers.get(self.name).logs(tail=5).decode("utf-8", "replace"))
+            return _startup_log.stage(self.client.containers.get(self.name).logs(tail=20).decode("utf-8", "replace"))
         except docker.errors.APIError:
             return ""
 
@@ -233,6 +233,9 @@ class ServerProbe:
 
     def _wait_until_alive(self):
         started = time.monotonic()
+        if self.server.is_alive():
+            self.container.require_running()
+            return time.monotonic() - started
         self.progress.every(
             1, lambda: "starting, %d s: %s" % (time.monotonic() - started, self.container.stage() or self.server.url)
         )

@@ -1,6 +1,10 @@
 # Copyright: (c) 2026, The llmops.vllm authors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The lock file beside the inventory: which commit a branch or a tag means, until it is moved on purpose."""
+"""The lock file beside the inventory: which commit a branch or a tag means, until it is moved on purpose.
+
+In an inventory that is a folder Ansible reads every YAML file as an inventory source, this one too.
+So it is one: the commits are a variable of the group all.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import tempfile
 import yaml
 
 HEADER = """\
+---
 # Written by llmops.vllm; keep it in version control beside the inventory. It says which commit each
 # branch or tag of the catalogue means. `ansible-playbook ... -e vllm_update=true` moves it.
 """
@@ -24,12 +29,12 @@ def read_lock(path):
     try:
         with open(path, encoding="utf-8") as stream:
             document = yaml.safe_load(stream) or {}
-        commits = document.get("snapshots", {})
+        commits = document["all"]["vars"]["vllm_lock"]["snapshots"] if document else {}
         if not all(isinstance(revisions, dict) for revisions in commits.values()):
             raise AttributeError
     except FileNotFoundError:
         return {}
-    except (yaml.YAMLError, AttributeError) as error:
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise LockError("%s is no lock file: restore it, or delete it to lock anew" % path) from error
     return commits
 
@@ -44,7 +49,7 @@ def merge(commits, resolved):
 
 def render(commits):
     """Return the text of a lock file."""
-    return HEADER + yaml.safe_dump({"snapshots": commits}, sort_keys=True)
+    return HEADER + yaml.safe_dump({"all": {"vars": {"vllm_lock": {"snapshots": commits}}}}, sort_keys=True)
 
 
 def write_lock(path, commits):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
+
 from ansible_collections.llmops.vllm.plugins.plugin_utils.catalogue import CatalogueError, read_catalogue, unlocked
 from ansible_collections.llmops.vllm.plugins.plugin_utils.lock import LockError, merge, read_lock, render, write_lock
 
@@ -53,7 +54,9 @@ class ActionModule(ActionBase):
         except (CatalogueError, LockError) as error:
             raise AnsibleActionFail(str(error)) from error
         except OSError as error:
-            raise AnsibleActionFail(f"the lock file cannot be written: {error}; set vllm_lock_file to another path") from error
+            raise AnsibleActionFail(
+                f"the lock file cannot be written: {error}; set vllm_lock_file to another path"
+            ) from error
         result.update(deployments=deployments, unlocked=unlocked(deployments))
         result.setdefault("changed", False)
         return result

@@ -30,6 +30,7 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
+
 from ansible_collections.llmops.vllm.plugins.module_utils import _release
 
 

@@ -98,9 +98,10 @@ class Hub:
         status = getattr(getattr(error, "response", None), "status_code", None)
         # A gated repository is also "not found" to the client: the narrower class first.
         if isinstance(error, errors.GatedRepoError):
-            return (
-                "%s is gated: accept its terms at %s/%s and pass a token of that account"
-                % (where, self.endpoint, self.repo_id)
+            return "%s is gated: accept its terms at %s/%s and pass a token of that account" % (
+                where,
+                self.endpoint,
+                self.repo_id,
             )
         if isinstance(error, errors.RepositoryNotFoundError):
             return "%s does not exist, or is private and %s: check repo_id, or pass a token that may read it" % (

@@ -147,6 +147,7 @@ import shutil
 import time
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
 from ansible_collections.llmops.vllm.plugins.module_utils import _hub, _snapshot
 from ansible_collections.llmops.vllm.plugins.module_utils._progress import PROGRESS_FILE_SPEC, Progress, human_bytes
 

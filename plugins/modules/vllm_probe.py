@@ -150,6 +150,7 @@ import time
 import traceback
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
 from ansible_collections.llmops.vllm.plugins.module_utils import _openai, _startup_log
 from ansible_collections.llmops.vllm.plugins.module_utils._progress import PROGRESS_FILE_SPEC, Progress
 
@@ -308,7 +309,9 @@ def main():
         module.fail_json(msg=str(error))
     except Exception as error:
         # What the docker SDK raises differs between its versions and those of requests.
-        module.fail_json(msg="the probe of %s failed: %s" % (module.params["url"], error), exception=traceback.format_exc())
+        module.fail_json(
+            msg="the probe of %s failed: %s" % (module.params["url"], error), exception=traceback.format_exc()
+        )
     module.exit_json(**result)
 
 

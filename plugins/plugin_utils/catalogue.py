@@ -83,7 +83,9 @@ def read_catalogue(deployments, hosts_of, locked, default_image):
     snapshots (what the role model_snapshot has to bring; empty while the revision is not locked).
     """
     if not isinstance(deployments, list):
-        raise CatalogueError(["vllm_deployments is no list: write each deployment as an item that begins with '- name:'"])
+        raise CatalogueError(
+            ["vllm_deployments is no list: write each deployment as an item that begins with '- name:'"]
+        )
     problems = []
     completed = []
     for position, given in enumerate(deployments, 1):

@@ -1,0 +1,15 @@
+#!/bin/sh
+# Static checks; prints what is wrong and ends with an error, or says that all is clean.
+set -eu
+cd "$(dirname "$0")/.."
+.venv/bin/ruff check --quiet .
+.venv/bin/ruff format --quiet --check .
+.venv/bin/yamllint --strict .
+.venv/bin/ansible-lint --quiet
+.venv/bin/antsibull-changelog lint
+# Anything that a commit should not carry: places of the machine that it was written on.
+if git grep -nE '(pythonhosted|npmjs)\.|/root/\.' -- ':!tools/lint.sh'; then
+    echo "lint: the lines above name a place that is not the project's" >&2
+    exit 1
+fi
+echo "lint: clean"

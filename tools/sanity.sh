@@ -1,0 +1,28 @@
+#!/bin/sh
+# ansible-test sanity on a copy of the tracked files: it wants a path that ends in
+# ansible_collections/llmops/vllm, and no link in it.
+set -eu
+cd "$(dirname "$0")/.."
+root=$PWD/.work/sanity
+collection=$root/ansible_collections/llmops/vllm
+rm -rf "$collection"
+mkdir -p "$collection"
+git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$collection" 2>/dev/null || true
+
+# ansible-test fetches a pip bootstrap from the network for each of its environments. It finds this one in its
+# cache instead, which uses the pip that Python itself carries.
+cache=$HOME/.ansible/test/cache
+mkdir -p "$cache"
+bootstrap=$(.venv/bin/python -c '
+import pathlib, re
+import ansible_test._internal.python_requirements as requirements
+version = re.search("pip=.([0-9.]+)", pathlib.Path(requirements.__file__).read_text()).group(1)
+print("get_pip_%s.py" % version.replace(".", "_"))')
+test -e "$cache/$bootstrap" || cat >"$cache/$bootstrap" <<'PYTHON'
+import ensurepip
+import sys
+
+sys.exit(ensurepip._main(["--default-pip", "--upgrade"]))
+PYTHON
+cd "$collection"
+exec "$OLDPWD/.venv/bin/ansible-test" sanity --color no --venv --python 3.11 "$@"

@@ -3,11 +3,12 @@
 # ansible_collections/llmops/vllm, and no link in it.
 set -eu
 cd "$(dirname "$0")/.."
-root=$PWD/.work/sanity
+# Outside the checkout, whose .gitignore would hide the copy.
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
 collection=$root/ansible_collections/llmops/vllm
-rm -rf "$collection"
 mkdir -p "$collection"
-git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$collection" 2>/dev/null || true
+git ls-files -z --cached --others --exclude-standard --deduplicate | xargs -0 cp --parents -t "$collection"
 
 # ansible-test fetches a pip bootstrap from the network for each of its environments. It finds this one in its
 # cache instead, which uses the pip that Python itself carries.
@@ -25,4 +26,4 @@ import sys
 sys.exit(ensurepip._main(["--default-pip", "--upgrade"]))
 PYTHON
 cd "$collection"
-exec "$OLDPWD/.venv/bin/ansible-test" sanity --color no --venv --python 3.11 "$@"
+"$OLDPWD/.venv/bin/ansible-test" sanity --color no --venv --python 3.11 "$@"

@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # Makes the images that molecule's test hosts run on, Debian 12 with systemd:
 #   llmops-test-host:bookworm         without Docker
 #   llmops-test-host:bookworm-docker  with Debian's Docker

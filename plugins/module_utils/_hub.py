@@ -9,6 +9,7 @@ first, and everything that it brings is checked against the commit's listing by 
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 
@@ -21,6 +22,8 @@ CLIENT_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
+
+DISK_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS}
 
 
 def import_client(endpoint):
@@ -85,11 +88,10 @@ class Hub:
                 endpoint=self.endpoint,
                 token=self.token,
             )
-        except OSError as error:
-            if type(error) is OSError or isinstance(error, PermissionError):
-                raise SnapshotError("cannot write to %s: %s" % (folder, error)) from error
-            raise SnapshotError(self._explain(error, commit)) from error
         except Exception as error:
+            # The client's own errors are OSErrors as well, in some of its versions.
+            if getattr(error, "errno", None) in DISK_ERRORS:
+                raise SnapshotError("cannot write to %s: %s" % (folder, error)) from error
             raise SnapshotError(self._explain(error, commit)) from error
 
     def _explain(self, error, revision):

@@ -183,7 +183,8 @@ class HubSnapshot:
         files = hub.matching(listed, self.allow_patterns, self.ignore_patterns) if filtered else listed
         if not files:
             raise _snapshot.SnapshotError(
-                "none of the %d files of %s at %s matches allow_patterns %s without ignore_patterns %s: change the patterns"
+                "none of the %d files of %s at %s matches allow_patterns %s without ignore_patterns %s: "
+                "change the patterns"
                 % (len(listed), self.repo_id, commit, self.allow_patterns or "*", self.ignore_patterns or "(none)")
             )
         folder = self._folder(commit)

@@ -55,7 +55,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(str(error)) from error
         except OSError as error:
             raise AnsibleActionFail(
-                f"the lock file cannot be written: {error}; set vllm_lock_file to another path"
+                f"the lock file cannot be used: {error}; set vllm_lock_file to another path"
             ) from error
         result.update(deployments=deployments, unlocked=unlocked(deployments))
         result.setdefault("changed", False)

@@ -31,13 +31,13 @@ def reserved_in(engine_args):
 def to_argv(engine_args):
     """Return the command line of a dict of options.
 
-    Names are spelled with underscores. A value of true gives ``--name``, false ``--no-name``
+    Names are spelled with underscores (dashes do no harm). A value of true gives ``--name``, false ``--no-name``
     (vLLM 0.8.5 and newer), none leaves the option out, a list gives several values, a dict
     one JSON document.
     """
     argv = []
     for name, value in engine_args.items():
-        flag = str(name).replace("_", "-")
+        flag = str(name).lstrip("-").replace("_", "-")
         if value is None:
             continue
         if value is True:

@@ -13,7 +13,7 @@ import errno
 import os
 import traceback
 
-from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import HubFile, SnapshotError
+from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import COMMIT, HubFile, SnapshotError
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
@@ -23,7 +23,18 @@ CLIENT_ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 
-DISK_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS}
+DISK_ERRORS = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
 
 
 def import_client(endpoint):
@@ -59,8 +70,24 @@ class Hub:
             )
         except Exception as error:
             raise SnapshotError(self._explain(error, revision)) from error
+        # Part of a path from here on. A mirror that answers for another commit than the asked one serves no snapshot.
+        if not COMMIT.match(info.sha or "") or (COMMIT.match(revision) and info.sha != revision):
+            raise SnapshotError(
+                "%s says that '%s' of %s is the commit '%s': use a Hub or a mirror that knows it"
+                % (self.endpoint, revision, self.repo_id, info.sha)
+            )
         files = []
-        for sibling in info.siblings:
+        for sibling in info.siblings or []:
+            if sibling.size is None:
+                raise SnapshotError(
+                    "%s lists no sizes and checksums of the files of %s: use a Hub or a mirror that does"
+                    % (self.endpoint, self.repo_id)
+                )
+            if sibling.rfilename.startswith("/") or ".." in sibling.rfilename.split("/"):
+                raise SnapshotError(
+                    "%s lists the file '%s' of %s, which lies outside the snapshot: do not use it"
+                    % (self.endpoint, sibling.rfilename, self.repo_id)
+                )
             lfs = sibling.lfs
             # A dataclass in most versions of the client, a dict in some.
             sha256 = (lfs["sha256"] if isinstance(lfs, dict) else lfs.sha256) if lfs else None
@@ -110,6 +137,8 @@ class Hub:
                 where,
                 "the token may not read it" if self.token else "no token was passed",
             )
+        if isinstance(error, errors.HFValidationError):
+            return "'%s' is no name of a repository: %s" % (self.repo_id, _first_line(error))
         if isinstance(error, errors.RevisionNotFoundError):
             return "%s has no revision '%s': name a branch, a tag or a full commit of it" % (where, revision)
         if status == 401:

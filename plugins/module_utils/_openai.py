@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import traceback
 
@@ -22,9 +23,17 @@ class ProbeError(Exception):
 
 
 class Server:
-    """A server at url (scheme, host, port). Every request is bounded by timeout in seconds."""
+    """A server at url (scheme, host, port). Every request is bounded by timeout in seconds.
+
+    Raises ProbeError for an address or a key that no request can be made with, since such a
+    server would seem to be loading for ever.
+    """
 
     def __init__(self, url, api_key=None, timeout=10.0):
+        if not re.match(r"https?://[^/\s]", url):
+            raise ProbeError("'%s' is no address of a server: it begins with http:// or https://" % url)
+        if api_key and not re.match(r"[!-~]+\Z", api_key):
+            raise ProbeError("the API key has a space, a line break or a character that is not ASCII: correct it")
         self.url = url.rstrip("/")
         self.timeout = timeout
         self.session = requests.Session()
@@ -49,9 +58,12 @@ class Server:
             raise ProbeError("%s%s does not answer: %s" % (self.url, path, error)) from error
         self._require_ok(response, path)
         try:
-            return response.json(), time.monotonic() - started
-        except ValueError as error:
-            raise ProbeError("%s%s answers no JSON: is it a vLLM server?" % (self.url, path)) from error
+            document = response.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise ProbeError("%s%s answers no JSON document: is it a vLLM server?" % (self.url, path))
+        return document, time.monotonic() - started
 
     def chat(self, model, prompt, max_tokens, timeout):
         """Ask one question, streamed, at temperature 0, and measure the answer.
@@ -110,13 +122,18 @@ class StreamedAnswer:
         data = line[len("data:") :].strip()
         if data == "[DONE]":
             return
-        event = json.loads(data)
-        if "error" in event:
+        try:
+            event = json.loads(data)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict):
+            raise ProbeError("the server's answer is no JSON document at '%s': is it a vLLM server?" % data[:80])
+        if event.get("error"):
             raise ProbeError("the server broke the answer off: %s" % error_message(data))
         if event.get("usage"):
             self.tokens = event["usage"].get("completion_tokens", 0)
-        for choice in event.get("choices", []):
-            delta = choice.get("delta", {})
+        for choice in event.get("choices") or []:
+            delta = choice.get("delta") or {}
             # Reasoning models put their first tokens there and may leave the content empty.
             piece = delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning")
             if piece:

@@ -20,6 +20,7 @@ from collections import namedtuple
 
 MANIFEST = ".snapshot.json"
 COMMIT = re.compile(r"[0-9a-f]{40}\Z")
+_PART = re.compile(r"\.?([0-9a-f]{40})(?:\.incomplete|\.lock|\.old)?\Z")
 CHUNK = 4 * 1024 * 1024
 
 # path: relative, with slashes. size: bytes. sha256: of the content, for LFS files.
@@ -54,6 +55,15 @@ def content_error(folder, wanted):
     if digest.hexdigest() != expected:
         return "%s has the %s %s, the Hub lists %s" % (wanted.path, kind, digest.hexdigest(), expected)
     return None
+
+
+def is_part(name, commit=None):
+    """Return whether an entry of dest belongs to the snapshot of commit, or to any snapshot.
+
+    That is its folder, or what a killed run leaves beside it.
+    """
+    match = _PART.match(name)
+    return bool(match) and commit in (None, match.group(1))
 
 
 def make_manifest(repo_id, commit, endpoint, files, verified_at):
@@ -122,13 +132,25 @@ def locked(dest, commit):
     """
     os.makedirs(dest, mode=0o755, exist_ok=True)
     path = os.path.join(dest, ".%s.lock" % commit)
-    with open(path, "a", encoding="utf-8") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+    while True:
+        with open(path, "a", encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            if not _is_file(path, stream):
+                # The holder before took the file away, and a third run may have locked a new one by now.
+                continue
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+            return
+
+
+def _is_file(path, stream):
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(stream.fileno()))
+    except OSError:
+        return False
 
 
 def seed(staging, folder, files):

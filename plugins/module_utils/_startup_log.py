@@ -8,8 +8,15 @@ import re
 
 # The last line is seldom the cause: the first one that matches and is not only a pointer is
 # (unknown option, wrong quantization, truncated weights, ...: seen with vLLM 0.32).
-_CAUSE = re.compile(r"Value error,|\b\w*(?:Error|error|Exception): |Insufficient space|No such file")
-_NO_CAUSE = re.compile(r"Engine core initialization failed|WorkerProc initialization failed|Traceback")
+_CAUSE = re.compile(
+    r"Value error,|Input should be |\b\w*(?:Error|error|Exception): |^\w+Error$|Insufficient space|No such file"
+)
+# Of pydantic's errors the line below the first one says what is wrong.
+_NO_CAUSE = re.compile(
+    r"Engine core initialization failed|WorkerProc initialization failed|Traceback|\d validation errors? for "
+)
+# What vLLM itself does not take for an error.
+_CALM = re.compile(r"\b(?:DEBUG|INFO|WARNING) \d\d-\d\d ")
 # "(EngineCore pid=71) INFO 11-22 21:53:10 [core.py:93] text", "(APIServer pid=1) text"
 _PREFIX = re.compile(r"^(?:\([^)]*\) ?)?(?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d (?:\[[^\]]*\] ?)?)?")
 # A line of level INFO, or a bar of tqdm: "Loading safetensors checkpoint shards:  50% Completed".
@@ -24,11 +31,13 @@ def plain(line):
 
 def decisive_line(log):
     """Return the line of a failed start's log that says why, or its last line, or ''."""
-    lines = [text for text in (plain(line) for line in log.splitlines()) if text]
-    for text in lines:
-        if _CAUSE.search(text) and not _NO_CAUSE.search(text):
+    last = ""
+    for line in log.splitlines():
+        text = plain(line)
+        if _CAUSE.search(text) and not _NO_CAUSE.search(text) and not _CALM.search(line):
             return text[:500]
-    return lines[-1][:500] if lines else ""
+        last = text or last
+    return last[:500]
 
 
 def stage(log):

@@ -35,7 +35,8 @@ options:
   revision:
     description:
       - Branch, tag or full commit.
-      - With O(state=absent), a full commit takes away that snapshot, any other value all snapshots below O(dest).
+      - With O(state=absent), a full commit takes away that snapshot, any other value all snapshots below O(dest),
+        and O(dest) itself when it holds nothing else.
     type: str
     default: main
   dest:
@@ -130,7 +131,7 @@ verified:
   type: bool
   sample: true
 removed:
-  description: Folders that were taken away.
+  description: Folders that were taken away, and what a killed run left beside them.
   returned: when O(state=absent)
   type: list
   elements: str
@@ -189,7 +190,8 @@ class HubSnapshot:
             )
         folder = self._folder(commit)
         manifest = _snapshot.read_manifest(folder)
-        wanted = sorted(set(files) | set(manifest["files"])) if manifest else files
+        # What an earlier run with other patterns brought stays.
+        wanted = [f for f in listed if f in files or (manifest and f in manifest["files"])]
         if manifest and not _snapshot.missing_files(folder, wanted):
             return self._unchanged(commit, wanted)
 
@@ -216,13 +218,19 @@ class HubSnapshot:
     def absent(self):
         """Take away one snapshot, or all of the repository when revision is not a commit."""
         one = _snapshot.COMMIT.match(self.revision)
-        removed = [self._folder(self.revision), self._staging(self.revision)] if one else [self.dest]
-        removed = [path for path in removed if os.path.isdir(path)]
+        found = os.listdir(self.dest) if os.path.isdir(self.dest) else []
+        ours = [name for name in found if _snapshot.is_part(name, self.revision if one else None)]
+        removed = [os.path.join(self.dest, name) for name in sorted(ours)]
+        if not one and len(ours) == len(found) and os.path.isdir(self.dest) and not os.path.islink(self.dest):
+            removed = [self.dest]
         self.result.update(changed=bool(removed), removed=removed)
         self.result["diff"] = {"before": "".join("%s\n" % path for path in removed), "after": ""}
         if not self.module.check_mode:
             for path in removed:
-                shutil.rmtree(path)
+                if os.path.isdir(path):
+                    shutil.rmtree(path)
+                else:
+                    os.unlink(path)
         return self.result
 
     def _build(self, hub, commit, folder, staging, wanted):
@@ -259,7 +267,7 @@ class HubSnapshot:
         if errors:
             raise _snapshot.SnapshotError(
                 "%s at %s arrived wrong twice (%s): run again, or ask who runs %s"
-                % (self.repo_id, commit, "; ".join(error for dummy, error in errors), self.endpoint)
+                % (self.repo_id, commit, _and_more([error for dummy, error in errors]), self.endpoint)
             )
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         _snapshot.publish(
@@ -300,6 +308,11 @@ def _literal(path):
     return "".join("[%s]" % c if c in "*?[" else c for c in path)
 
 
+def _and_more(errors, shown=3):
+    more = len(errors) - shown
+    return "; ".join(errors[:shown] + (["and %d more" % more] if more > 0 else []))
+
+
 def main():
     module = AnsibleModule(
         argument_spec=dict(
@@ -316,6 +329,8 @@ def main():
         ),
         supports_check_mode=True,
     )
+    if module.params["max_workers"] < 1:
+        module.fail_json(msg="max_workers is %d: it takes 1 or more" % module.params["max_workers"])
     started = time.monotonic()
     snapshot = HubSnapshot(module)
     try:
@@ -324,7 +339,11 @@ def main():
     except _snapshot.SnapshotError as error:
         module.fail_json(msg=str(error))
     except PermissionError as error:
-        module.fail_json(msg="%s may not be written: become root, or choose another dest" % error.filename)
+        module.fail_json(
+            msg="%s may not be written: become root, or choose another dest" % (error.filename or snapshot.dest)
+        )
+    except OSError as error:
+        module.fail_json(msg="cannot write to %s: %s: choose another dest" % (snapshot.dest, error))
     result["elapsed"] = round(time.monotonic() - started, 2)
     module.exit_json(**result)
 

@@ -260,7 +260,7 @@ class ServerProbe:
     def _find_model(self):
         listed, latency = self.server.get("/v1/models")
         self.result["checks"]["models"] = {"latency": round(latency, 4)}
-        models = {entry["id"]: entry for entry in listed.get("data", [])}
+        models = {entry.get("id"): entry for entry in listed.get("data") or []}
         if not models:
             raise _openai.ProbeError("%s serves no model" % self.server.url)
         name = self.model or next(iter(models))
@@ -298,8 +298,10 @@ def main():
         try:
             with open(module.params["api_key_file"], encoding="utf-8") as stream:
                 api_key = stream.read().strip()
-        except OSError as error:
-            module.fail_json(msg="the key file cannot be read: %s" % error)
+        except (OSError, UnicodeDecodeError) as error:
+            module.fail_json(msg="the key file %s cannot be read: %s" % (module.params["api_key_file"], error))
+        if not api_key:
+            module.fail_json(msg="the key file %s is empty: write the key into it" % module.params["api_key_file"])
         module.no_log_values.add(api_key)
     try:
         probe = ServerProbe(module.params, api_key)

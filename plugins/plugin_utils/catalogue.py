@@ -57,6 +57,8 @@ MODEL_KEYS = {
 }
 TASKS = ("generate",)
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]+\Z")
+CONTAINER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+\Z")
+API_KEY = re.compile(r"[!-~]+\Z")
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+\Z")
 
 
@@ -131,9 +133,16 @@ def _key_problems(given, keys, where):
         types = keys[key][0] if isinstance(keys[key][0], tuple) else (keys[key][0],)
         # bool is an int to Python, but "port: true" is a mistake.
         if value is not None and (not isinstance(value, types) or (isinstance(value, bool) and bool not in types)):
-            problems.append(
-                "%s: %s is %r, it takes a %s" % (where, key, value, " or a ".join(_type_name(t) for t in types))
-            )
+            # The value of a key that was given as a number is still a secret.
+            shown = "no text" if key == "api_key" else repr(value)
+            takes = " or ".join(dict.fromkeys(_type_name(t) for t in types))
+            problems.append("%s: %s is %s, it takes %s" % (where, key, shown, takes))
+        elif list in types and key != "gpus":
+            problems += [
+                "%s: %s has %r, which is no text: quote it" % (where, key, item)
+                for item in value or []
+                if not isinstance(item, str)
+            ]
     for key in ("name", "model", "repo_id"):
         if key in keys and not given.get(key):
             problems.append("%s has no %s: add it" % (where, key))
@@ -141,7 +150,15 @@ def _key_problems(given, keys, where):
 
 
 def _type_name(kind):
-    return {str: "text", int: "number", float: "number", bool: "true or false", list: "list", dict: "dictionary"}[kind]
+    names = {
+        str: "text",
+        int: "a number",
+        float: "a number",
+        bool: "true or false",
+        list: "a list",
+        dict: "a dictionary",
+    }
+    return names[kind]
 
 
 def _complete(given, hosts_of, locked, default_image):
@@ -158,7 +175,7 @@ def _complete(given, hosts_of, locked, default_image):
     entry["snapshots"] = []
     model = {key: default for key, (dummy, default) in MODEL_KEYS.items()}
     model.update({key: value for key, value in given["model"].items() if value is not None})
-    revision = model["revision"]
+    revision = model["revision"] = model["revision"] or MODEL_KEYS["revision"][1]
     commit = revision if COMMIT.match(revision) else locked.get(model["repo_id"], {}).get(revision, "")
     if commit:
         entry["snapshots"] = [dict(model, revision=commit)]
@@ -171,6 +188,11 @@ def _value_problems(entry, given, where):
     problems = []
     if not NAME.match(entry["name"]):
         problems.append("%s: a name has two or more of a-z, 0-9, '.', '_' and '-', and begins with a-z or 0-9" % where)
+    if entry["container_name"] != entry["name"] and not CONTAINER_NAME.match(entry["container_name"]):
+        problems.append(
+            "%s: container_name '%s' is none for Docker: it has two or more of letters, digits, '.', '_' and '-'"
+            % (where, entry["container_name"])
+        )
     if not REPO_ID.match(entry["model"]["repo_id"]):
         problems.append("%s: repo_id '%s' is not of the form organisation/name" % (where, entry["model"]["repo_id"]))
     if not entry["hosts"]:
@@ -181,10 +203,21 @@ def _value_problems(entry, given, where):
         problems.append("%s: port %d is not between 1 and 65535" % (where, entry["port"]))
     if entry["task"] not in TASKS:
         problems.append("%s: task '%s' is not one of %s" % (where, entry["task"], ", ".join(TASKS)))
-    if not is_loopback(entry["listen"]) and not entry["has_api_key"] and not entry["allow_unauthenticated"]:
+    listen = _ipv4(entry["listen"])
+    if not listen:
+        problems.append(
+            "%s: listen is '%s', it takes an IPv4 address of the host: Docker publishes no port on a name"
+            % (where, entry["listen"])
+        )
+    elif not listen.is_loopback and not entry["has_api_key"] and not entry["allow_unauthenticated"]:
         problems.append(
             "%s would listen on %s without an API key: set api_key, listen on 127.0.0.1, or set "
             "allow_unauthenticated if everybody may use it" % (where, entry["listen"])
+        )
+    if entry["has_api_key"] and not API_KEY.match(given["api_key"]):
+        problems.append(
+            "%s: api_key has a space, a line break or a character that is not ASCII, "
+            "which no client could send: correct it" % where
         )
     try:
         device_requests(entry["gpus"])
@@ -195,14 +228,11 @@ def _value_problems(entry, given, where):
     return problems
 
 
-def is_loopback(address):
-    """Return whether an address to listen on is reached from the host alone."""
-    if address == "localhost":
-        return True
+def _ipv4(address):
     try:
-        return ipaddress.ip_address(address).is_loopback
+        return ipaddress.IPv4Address(address)
     except ValueError:
-        return False
+        return None
 
 
 def _clashes(deployments):

@@ -8,10 +8,13 @@ So it is one: the commits are a variable of the group all.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 
 import yaml
+
+from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import COMMIT
 
 HEADER = """\
 ---
@@ -30,11 +33,13 @@ def read_lock(path):
         with open(path, encoding="utf-8") as stream:
             document = yaml.safe_load(stream) or {}
         commits = document["all"]["vars"]["vllm_lock"]["snapshots"] if document else {}
-        if not all(isinstance(revisions, dict) for revisions in commits.values()):
-            raise AttributeError
+        for revisions in commits.values():
+            for commit in revisions.values():
+                if not COMMIT.match(commit):
+                    raise TypeError(commit)
     except FileNotFoundError:
         return {}
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
         raise LockError("%s is no lock file: restore it, or delete it to lock anew" % path) from error
     return commits
 
@@ -55,7 +60,12 @@ def render(commits):
 def write_lock(path, commits):
     """Replace the lock file as a whole."""
     fd, beside = tempfile.mkstemp(prefix=".vllm.lock.", dir=os.path.dirname(path))
-    with os.fdopen(fd, "w", encoding="utf-8") as stream:
-        stream.write(render(commits))
-    os.chmod(beside, 0o644)
-    os.replace(beside, path)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as stream:
+            stream.write(render(commits))
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise

@@ -55,7 +55,7 @@ class ProgressActionBase(ActionBase):
             return job
         self._watch(job, progress_file, task_vars)
         status = self._status(job, task_vars)
-        while not status.get("finished"):
+        while not _has_ended(status):
             time.sleep(LOOK_INTERVAL)
             status = self._status(job, task_vars)
         self._low_level_execute_command(f"rm -f {shlex.quote(job['results_file'])}", sudoable=True)
@@ -82,7 +82,7 @@ class ProgressActionBase(ActionBase):
                 return
             if now - asked_at >= STATUS_INTERVAL or not seen_file:
                 asked_at = now
-                if self._status(job, task_vars).get("finished"):
+                if _has_ended(self._status(job, task_vars)):
                     return
             time.sleep(LOOK_INTERVAL if seen_file else 0.2)
 
@@ -92,3 +92,8 @@ class ProgressActionBase(ActionBase):
             module_args={"jid": job["ansible_job_id"], "_async_dir": job["results_file"].rpartition("/")[0]},
             task_vars=task_vars,
         )
+
+
+def _has_ended(status):
+    """Return whether the job has ended, or async_status itself has failed and will not know better next time."""
+    return bool(status.get("finished") or status.get("failed"))

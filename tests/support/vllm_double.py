@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import signal
+import socketserver
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -140,6 +141,9 @@ class Server(ThreadingHTTPServer):
         self.api_key = os.environ.get("VLLM_API_KEY", "")
         super().__init__((args.host, args.port), Handler)
 
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)  # HTTPServer would look the host's name up in the DNS
+
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="vllm", description="A double of vLLM's server.", allow_abbrev=False)
@@ -164,9 +168,8 @@ def load(args: argparse.Namespace) -> None:
             f"  Value error, Invalid repository ID or local directory specified: '{args.model}'."
         )
     if args.chat_template and not args.chat_template.is_file():
-        raise StartError(
-            f"ValueError: The supplied chat template string ({args.chat_template}) appears path-like, but doesn't exist!"
-        )
+        given = f"The supplied chat template string ({args.chat_template})"
+        raise StartError(f"ValueError: {given} appears path-like, but doesn't exist!")
     if cache := os.environ.get("VLLM_CACHE_ROOT"):
         Path(cache, "torch_compile_cache").mkdir(parents=True, exist_ok=True)
     time.sleep(args.startup_delay)

@@ -1,0 +1,166 @@
+"""What the deployment of the scenario promises, seen from the machine itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+URL = "http://127.0.0.1:30180"
+KEY = "only-for-this-test-4b1c"
+HOME = Path("/home/llm-e2e/vllm")
+SCENARIO = Path(__file__).parents[1]
+PROJECT = SCENARIO.parents[1]
+
+
+def ask(path, body=None, key=KEY):
+    """Return (status, document or text)."""
+    headers = {"Content-Type": "application/json"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    data = json.dumps(body).encode() if body else None
+    try:
+        with urllib.request.urlopen(urllib.request.Request(URL + path, data, headers), timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.fixture(scope="module")
+def inspected(host):
+    """Return what Docker says of the container."""
+    return json.loads(host.check_output("docker inspect smollm2-e2e"))[0]
+
+
+def chat(model, **more):
+    return {"model": model, "messages": [{"role": "user", "content": "What is the capital of Japan?"}], **more}
+
+
+@pytest.mark.parametrize("model", ["smollm2-e2e", "gpt-3.5-turbo"])
+def test_a_chat_question_is_answered(model):
+    status, answer = ask("/v1/chat/completions", chat(model, temperature=0, max_tokens=32))
+    assert status == 200
+    assert "Tokyo" in answer["choices"][0]["message"]["content"]
+
+
+def test_the_model_is_listed_with_its_context():
+    assert {m["id"]: m["max_model_len"] for m in ask("/v1/models")[1]["data"]} == {
+        "smollm2-e2e": 2048,
+        "gpt-3.5-turbo": 2048,
+    }
+
+
+def test_the_weights_are_awq(host):
+    assert "awq" in host.check_output("docker logs smollm2-e2e 2>&1").lower()
+
+
+@pytest.mark.parametrize("key", [None, "wrong"])
+def test_nobody_gets_in_without_the_key(key):
+    assert ask("/v1/models", key=key)[0] == 401
+
+
+def test_the_key_shows_nowhere(host, inspected):
+    assert KEY not in json.dumps(inspected)
+    assert KEY not in host.check_output("docker logs smollm2-e2e 2>&1")
+    assert KEY not in host.check_output("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; true")
+    key_file = host.file("/etc/llmops-vllm-e2e/smollm2-e2e/api_key")
+    assert (key_file.mode, key_file.uid) == (0o400, 2000)
+
+
+def test_the_container_can_do_little(inspected):
+    config = inspected["HostConfig"]
+    assert config["ReadonlyRootfs"] is True
+    assert config["CapDrop"] == ["ALL"]
+    assert config["SecurityOpt"] == ["no-new-privileges"]
+    assert config["Privileged"] is False
+    assert config["Memory"] == 6 * 1024**3
+    assert config["PidsLimit"] == 512
+    assert inspected["Config"]["User"] == "2000:2000"
+
+
+def test_the_container_sees_its_own_files_alone(inspected):
+    mounts = {mount["Destination"]: mount["RW"] for mount in inspected["Mounts"] if mount["Type"] == "bind"}
+    model = next(target for target in mounts if target.startswith("/vllm/model/"))
+    assert mounts == {model: False, "/cache": True, "/run/secrets/api_key": False}
+
+
+def test_only_loopback_is_served(inspected):
+    assert inspected["HostConfig"]["PortBindings"] == {"30180/tcp": [{"HostIp": "127.0.0.1", "HostPort": "30180"}]}
+
+
+def test_docker_restarts_a_server_that_has_passed(inspected):
+    assert inspected["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+
+
+def test_the_container_never_asks_the_hub(inspected):
+    environment = inspected["Config"]["Env"]
+    assert "HF_HUB_OFFLINE=1" in environment
+    assert not any(variable.startswith(("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")) for variable in environment)
+
+
+def test_every_file_of_the_snapshot_is_the_hubs():
+    repository = PROJECT / ".work/hub/llmops/SmolLM2-135M-Instruct-AWQ"
+    (snapshot,) = (HOME / "model/llmops--SmolLM2-135M-Instruct-AWQ").iterdir()
+    manifest = json.loads((snapshot / ".snapshot.json").read_text())
+    assert manifest["commit"] == snapshot.name
+    expected = {path.name: sha256(path) for path in repository.iterdir()}
+    assert {path.name: sha256(path) for path in snapshot.iterdir() if path.name != ".snapshot.json"} == expected
+
+
+def test_the_lock_file_names_the_commit():
+    (snapshot,) = (HOME / "model/llmops--SmolLM2-135M-Instruct-AWQ").iterdir()
+    assert f"main: {snapshot.name}" in (SCENARIO / "inventory/vllm.lock.yml").read_text()
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def deployment(**changes):
+    """Return extra variables: the scenario's deployment with some keys changed."""
+    base = {
+        "name": "smollm2-e2e",
+        "model": {"repo_id": "llmops/SmolLM2-135M-Instruct-AWQ"},
+        "port": 30180,
+        "gpus": "none",
+        "start_timeout": 60,
+    }
+    return json.dumps({"vllm_deployments": [{**base, **changes}], "vllm_lock_file": "/nonexistent/vllm.lock.yml"})
+
+
+REFUSALS = {
+    "unknown repository": (
+        {"model": {"repo_id": "llmops/no-such-model"}},
+        "llmops/no-such-model on http://127.0.0.1:18765 does not exist, or is private and no token was passed",
+    ),
+    "unknown revision": (
+        {"model": {"repo_id": "llmops/SmolLM2-135M-Instruct-AWQ", "revision": "v9"}},
+        "llmops/SmolLM2-135M-Instruct-AWQ on http://127.0.0.1:18765 has no revision 'v9'",
+    ),
+    "public without a key": (
+        {"listen": "0.0.0.0"},
+        "deployment 'smollm2-e2e' would listen on 0.0.0.0 without an API key",
+    ),
+    "misspelled key": ({"prot": 30180}, "has the unknown key 'prot': did you mean 'port'?"),
+    "option with a key of its own": ({"engine_args": {"port": 1}}, "engine_args has 'port': use the deployment's own"),
+}
+
+
+@pytest.mark.parametrize("changes, sentence", REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_mistake_is_refused_and_the_server_stays(host, inspected, changes, sentence):
+    run = subprocess.run(
+        ["ansible-playbook", "-i", SCENARIO / "inventory", "llmops.vllm.site", "-e", deployment(**changes)],
+        capture_output=True, text=True, cwd=PROJECT, timeout=300, check=False,
+        env={**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
+    )  # fmt: skip
+    assert run.returncode != 0
+    assert sentence in " ".join((run.stdout + run.stderr).split())
+    assert KEY not in run.stdout + run.stderr
+    after = json.loads(host.check_output("docker inspect smollm2-e2e"))[0]
+    assert (after["Id"], after["State"]["StartedAt"]) == (inspected["Id"], inspected["State"]["StartedAt"])

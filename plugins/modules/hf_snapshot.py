@@ -191,7 +191,8 @@ class HubSnapshot:
         folder = self._folder(commit)
         manifest = _snapshot.read_manifest(folder)
         # What an earlier run with other patterns brought stays.
-        wanted = [f for f in listed if f in files or (manifest and f in manifest["files"])]
+        kept = set(files).union(manifest["files"] if manifest else [])
+        wanted = [f for f in listed if f in kept]
         if manifest and not _snapshot.missing_files(folder, wanted):
             return self._unchanged(commit, wanted)
 

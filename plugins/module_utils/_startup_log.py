@@ -21,6 +21,8 @@ _CALM = re.compile(r"\b(?:DEBUG|INFO|WARNING) \d\d-\d\d ")
 _PREFIX = re.compile(r"^(?:\([^)]*\) ?)?(?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d (?:\[[^\]]*\] ?)?)?")
 # A line of level INFO, or a bar of tqdm: "Loading safetensors checkpoint shards:  50% Completed".
 _PROGRESS = re.compile(r"\bINFO \d\d-\d\d|\d%")
+# What pydantic puts behind a message: " [type=value_error, input_value=ArgsKwargs((), {...".
+_DUMP = re.compile(r" \[type=.*$")
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -35,7 +37,7 @@ def decisive_line(log):
     for line in log.splitlines():
         text = plain(line)
         if _CAUSE.search(text) and not _NO_CAUSE.search(text) and not _CALM.search(line):
-            return text[:500]
+            return _DUMP.sub("", text)[:500]
         last = text or last
     return last[:500]
 

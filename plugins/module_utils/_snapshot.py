@@ -66,14 +66,29 @@ def is_part(name, commit=None):
     return bool(match) and commit in (None, match.group(1))
 
 
-def make_manifest(repo_id, commit, endpoint, files, verified_at):
-    """Return the manifest of a verified snapshot as a dict. verified_at: ISO 8601, UTC."""
+def selection(allow_patterns=None, ignore_patterns=None):
+    """Return what patterns choose, as a manifest says it. Without patterns: all files."""
+    return {"allow_patterns": sorted(allow_patterns or []), "ignore_patterns": sorted(ignore_patterns or [])}
+
+
+def holds(manifest, wanted):
+    """Return whether a manifest says that its snapshot has all files of a selection."""
+    return wanted in manifest["selections"] or selection() in manifest["selections"]
+
+
+def make_manifest(repo_id, commit, endpoint, files, selections, verified_at):
+    """Return the manifest of a verified snapshot as a dict.
+
+    selections: those that it holds; without them nobody could tell a part from the whole.
+    verified_at: ISO 8601, UTC.
+    """
     return {
         "repo_id": repo_id,
         "commit": commit,
         "endpoint": endpoint,
         "verified": "sha256",
         "verified_at": verified_at,
+        "selections": selections,
         "files": [wanted._asdict() for wanted in sorted(files)],
     }
 
@@ -84,6 +99,7 @@ def read_manifest(folder):
         with open(os.path.join(folder, MANIFEST), encoding="utf-8") as stream:
             manifest = json.load(stream)
         manifest["files"] = [HubFile(**entry) for entry in manifest["files"]]
+        manifest["selections"] = list(manifest["selections"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return manifest

@@ -172,16 +172,17 @@ class HubSnapshot:
 
     def present(self):
         """Return the module's result; raise SnapshotError."""
-        filtered = self.allow_patterns or self.ignore_patterns
-        if _snapshot.COMMIT.match(self.revision) and not filtered:
+        selection = _snapshot.selection(self.allow_patterns, self.ignore_patterns)
+        if _snapshot.COMMIT.match(self.revision):
             folder = self._folder(self.revision)
             manifest = _snapshot.read_manifest(folder)
-            if manifest and not _snapshot.missing_files(folder, manifest["files"]):
+            held = manifest and _snapshot.holds(manifest, selection)
+            if held and not _snapshot.missing_files(folder, manifest["files"]):
                 return self._unchanged(self.revision, manifest["files"])
 
         hub = _hub.Hub(self._client(), self.endpoint, self.repo_id, self.token)
         commit, listed = hub.listing(self.revision)
-        files = hub.matching(listed, self.allow_patterns, self.ignore_patterns) if filtered else listed
+        files = hub.matching(listed, self.allow_patterns or None, self.ignore_patterns or None)
         if not files:
             raise _snapshot.SnapshotError(
                 "none of the %d files of %s at %s matches allow_patterns %s without ignore_patterns %s: "
@@ -189,10 +190,7 @@ class HubSnapshot:
                 % (len(listed), self.repo_id, commit, self.allow_patterns or "*", self.ignore_patterns or "(none)")
             )
         folder = self._folder(commit)
-        manifest = _snapshot.read_manifest(folder)
-        # What an earlier run with other patterns brought stays.
-        kept = set(files).union(manifest["files"] if manifest else [])
-        wanted = [f for f in listed if f in kept]
+        manifest, wanted = self._wanted(folder, listed, files)
         if manifest and not _snapshot.missing_files(folder, wanted):
             return self._unchanged(commit, wanted)
 
@@ -209,10 +207,14 @@ class HubSnapshot:
         if self.module.check_mode:
             return self.result
         with _snapshot.locked(self.dest, commit):
-            if _snapshot.read_manifest(folder) and not _snapshot.missing_files(folder, wanted):
-                # Another run has built it while this one waited for the lock.
+            # Another run may have built it while this one waited for the lock.
+            manifest, wanted = self._wanted(folder, listed, files)
+            if manifest and not _snapshot.missing_files(folder, wanted):
                 return self._unchanged(commit, wanted)
-            self._build(hub, commit, folder, staging, wanted)
+            selections = [_snapshot.selection()]
+            if len(wanted) < len(listed):
+                selections = [selection] + [s for s in (manifest["selections"] if manifest else []) if s != selection]
+            self._build(hub, commit, folder, staging, wanted, selections)
         self.result["verified"] = True
         return self.result
 
@@ -234,7 +236,13 @@ class HubSnapshot:
                     os.unlink(path)
         return self.result
 
-    def _build(self, hub, commit, folder, staging, wanted):
+    def _wanted(self, folder, listed, files):
+        """Return (the manifest that is there, files and what an earlier run with other patterns brought)."""
+        manifest = _snapshot.read_manifest(folder)
+        kept = set(files).union(manifest["files"] if manifest else [])
+        return manifest, [f for f in listed if f in kept]
+
+    def _build(self, hub, commit, folder, staging, wanted, selections):
         os.makedirs(staging, mode=0o755, exist_ok=True)
         _snapshot.seed(staging, folder, wanted)
         total = self.result["bytes_total"]
@@ -272,7 +280,9 @@ class HubSnapshot:
             )
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         _snapshot.publish(
-            staging, folder, _snapshot.make_manifest(self.repo_id, commit, self.endpoint, wanted, verified_at=now)
+            staging,
+            folder,
+            _snapshot.make_manifest(self.repo_id, commit, self.endpoint, wanted, selections, verified_at=now),
         )
 
     def _client(self):

@@ -131,7 +131,10 @@ BROKEN = [
     ],
     # engine_args
     *[
-        ([one(engine_args={given: 1})], f"deployment 'chat': engine_args has '{given}': use the deployment's own key '{key}'")
+        (
+            [one(engine_args={given: 1})],
+            f"deployment 'chat': engine_args has '{given}': use the deployment's own key '{key}'",
+        )
         for given, key in (
             ("port", "port"),
             ("host", "listen"),

@@ -26,7 +26,10 @@ from ansible_collections.llmops.vllm.plugins.plugin_utils.catalogue import KEYS
         ({"lora_modules": ["a=/x", "b=/y"]}, ["--lora-modules", "a=/x", "b=/y"]),
         ({"sizes": (1, 2)}, ["--sizes", "1", "2"]),
         ({"lora_modules": [{"path": "/x", "name": "a"}]}, ["--lora-modules", '{"name": "a", "path": "/x"}']),
-        ({"hf_overrides": {"b": 1, "a": {"d": True, "c": None}}}, ["--hf-overrides", '{"a": {"c": null, "d": true}, "b": 1}']),
+        (
+            {"hf_overrides": {"b": 1, "a": {"d": True, "c": None}}},
+            ["--hf-overrides", '{"a": {"c": null, "d": true}, "b": 1}'],
+        ),
         ({"override": {"text": "日本"}}, ["--override", '{"text": "日本"}']),
         ({"max-model-len": 1}, ["--max-model-len", "1"]),
         ({"--max-model-len": 1, "--no_x": True}, ["--max-model-len", "1", "--no-x"]),

@@ -21,6 +21,7 @@ from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import (
     SnapshotError,
     content_error,
     folder_bytes,
+    holds,
     is_part,
     locked,
     make_manifest,
@@ -30,6 +31,7 @@ from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import (
     read_manifest,
     require_space,
     seed,
+    selection,
 )
 
 COMMIT = "944226b32a548845453fd9fb0889d5af1443340c"
@@ -55,7 +57,7 @@ def fill(folder: Path, files: dict[str, bytes] = FILES) -> Path:
 
 
 def manifest(files: list[HubFile] = WANTED) -> dict:
-    return make_manifest("org/name", COMMIT, "http://hub", files, verified_at="2026-11-22T00:00:00Z")
+    return make_manifest("org/name", COMMIT, "http://hub", files, [selection()], verified_at="2026-11-22T00:00:00Z")
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -148,7 +150,9 @@ def test_publish_over_a_folder_and_what_a_killed_run_left(tmp_path: Path) -> Non
         "null",
         "{}",
         '{"files": null}',
-        '{"files": {"path": 1}}',
+        '{"files": []}',
+        '{"files": [], "selections": null}',
+        '{"files": {"path": 1}, "selections": []}',
         '{"files": ["config.json"]}',
         '{"files": [{"path": "config.json"}]}',
         '{"files": [{"path": "a", "size": 1, "sha256": null, "blob_id": null, "more": 1}]}',
@@ -164,6 +168,25 @@ def test_garbage_is_no_manifest(tmp_path: Path, text: str | bytes | None) -> Non
 def test_manifest_round_trip(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text(json.dumps(manifest()))
     assert read_manifest(str(tmp_path)) == {**manifest(), "files": sorted(WANTED)}
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "answer"),
+    [
+        ([], (None, None), False),
+        ([(None, None)], (None, None), True),
+        ([(None, None)], ([], []), True),
+        ([(None, None)], (["*.json"], None), True),
+        ([(["*.json"], None)], (None, None), False),
+        ([(["*.json"], None)], (["*.json"], []), True),
+        ([(["*.json"], None)], (None, ["*.json"]), False),
+        ([(["a", "b"], ["c"])], (["b", "a"], ["c"]), True),
+        ([(["a"], None), (["b"], None)], (["b"], None), True),
+        ([(["a"], None), (["b"], None)], (["a", "b"], None), False),
+    ],
+)
+def test_what_a_snapshot_holds(held: list, wanted: tuple, answer: bool) -> None:
+    assert holds({"selections": [selection(*patterns) for patterns in held]}, selection(*wanted)) is answer
 
 
 def test_seed_links_what_is_there(tmp_path: Path) -> None:
@@ -236,9 +259,7 @@ with locked(sys.argv[1], sys.argv[2]):
 def test_the_lock_keeps_a_second_process_out(tmp_path: Path) -> None:
     dest = tmp_path / "not" / "yet"
     with locked(str(dest), COMMIT):
-        second = subprocess.Popen(
-            [sys.executable, "-c", SECOND, str(dest), COMMIT], stdout=subprocess.PIPE, text=True
-        )
+        second = subprocess.Popen([sys.executable, "-c", SECOND, str(dest), COMMIT], stdout=subprocess.PIPE, text=True)
         assert second.stdout.readline() == "waiting\n"
         with pytest.raises(subprocess.TimeoutExpired):
             second.wait(timeout=0.3)

@@ -15,7 +15,9 @@ BEFORE = [
     API + INFO + "vLLM server version 0.32.0, serving model /vllm/model",
     API + INFO + "non-default args: {'model': '/vllm/model', 'max_model_len': 4095}",
     # Not taken for an error by vLLM itself.
-    API + WARNING + "Failed to import Triton kernels. Please make sure your triton version is compatible. Error: No module",
+    API
+    + WARNING
+    + "Failed to import Triton kernels. Please make sure your triton version is compatible. Error: No module",
     API + WARNING + "ImportError: libcudart.so.13: cannot open shared object file: No such file or directory",
     API + INFO + "Using max model len 4095, error: none",
 ]
@@ -24,7 +26,8 @@ POINTER = [
     API + '  File "/usr/local/bin/vllm", line 10, in <module>',
     API + "    sys.exit(main())",
     API + "             ^^^^^^",
-    API + "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}",
+    API
+    + "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}",
 ]
 AFTER = [
     "[rank0]:[W1122 21:53:13 ProcessGroupNCCL.cpp:1524] Warning: WARNING: destroy_process_group() was not called",
@@ -42,7 +45,9 @@ def engine_failure(cause: str) -> list[str]:
     return [
         CORE + ERROR + "EngineCore failed to start.",
         CORE + ERROR + "Traceback (most recent call last):",
-        CORE + ERROR + '  File "/opt/vllm/lib/python3.12/site-packages/vllm/v1/engine/core.py", line 1127, in run_engine_core',
+        CORE
+        + ERROR
+        + '  File "/opt/vllm/lib/python3.12/site-packages/vllm/v1/engine/core.py", line 1127, in run_engine_core',
         CORE + ERROR + "    engine_core = EngineCoreProc(*args, engine_index=dp_rank, **kwargs)",
         CORE + ERROR + "                  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^",
         CORE + ERROR + cause,
@@ -59,7 +64,8 @@ def config_failure(model: str, cause: str) -> list[str]:
     """A failure of pydantic's checks: its first line names only the model."""
     return [
         API + "Traceback (most recent call last):",
-        API + '  File "/opt/vllm/lib/python3.12/site-packages/vllm/engine/arg_utils.py", line 1500, in create_model_config',
+        API
+        + '  File "/opt/vllm/lib/python3.12/site-packages/vllm/engine/arg_utils.py", line 1500, in create_model_config',
         API + "    return ModelConfig(",
         API + "           ^^^^^^^^^^^^",
         API + f"pydantic_core._pydantic_core.ValidationError: 1 validation error for {model}",
@@ -196,7 +202,10 @@ def test_plain(line: str, text: str) -> None:
             "Loading safetensors checkpoint shards:  50% Completed | 1/2 [00:01<00:01]",
         ),
         # the looks of the probe itself
-        (API + INFO + "Loading weights\n(APIServer pid=1) INFO:     127.0.0.1:4 - \"GET /health HTTP/1.1\" 200 OK\n", "Loading weights"),
+        (
+            API + INFO + 'Loading weights\n(APIServer pid=1) INFO:     127.0.0.1:4 - "GET /health HTTP/1.1" 200 OK\n',
+            "Loading weights",
+        ),
         (API + INFO + "x" * 100, "x" * 89 + "…"),
         (API + INFO + "x" * 90, "x" * 90),
     ],

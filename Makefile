@@ -36,6 +36,7 @@ stop: setup ## stop the server of `make deploy`; deploy starts it again
 
 .PHONY: clean
 clean: setup ## take away everything that deploy and test made
+	@if docker version >/dev/null 2>&1; then docker image ls -q llmops-test-host | sort -u | xargs -r docker rmi --force >/dev/null; fi
 	@ansible-playbook -i inventories/local playbooks/absent.yml -e vllm_absent_all=true
 	@tools/demo_hub.sh stop
 	@rm -rf .work .ansible .pytest_cache .ruff_cache .venv inventories/local/vllm.lock.yml

@@ -33,7 +33,9 @@ class ActionModule(ActionBase):
         patterns = lookup_loader.get("ansible.builtin.inventory_hostnames", loader=self._loader, templar=self._templar)
 
         def hosts_of(pattern):
-            return [str(host) for host in patterns.run([pattern], variables=task_vars)]
+            found = [str(host) for host in patterns.run([pattern], variables=task_vars)]
+            # Ansible knows a localhost that no inventory names; no play of ours runs there.
+            return [host for host in found if host in task_vars["groups"]["all"]]
 
         try:
             before = read_lock(args["lock_file"])
@@ -52,11 +54,12 @@ class ActionModule(ActionBase):
                 if not self._task.check_mode:
                     write_lock(args["lock_file"], commits)
         except (CatalogueError, LockError) as error:
-            raise AnsibleActionFail(str(error)) from error
+            # None: Ansible adds the text of a cause to the message.
+            raise AnsibleActionFail(str(error)) from None
         except OSError as error:
             raise AnsibleActionFail(
                 f"the lock file cannot be used: {error}; set vllm_lock_file to another path"
-            ) from error
+            ) from None
         result.update(deployments=deployments, unlocked=unlocked(deployments))
         result.setdefault("changed", False)
         return result

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import traceback
 
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import COMMIT, HubFile, SnapshotError
@@ -59,6 +60,9 @@ class Hub:
         self.client = client
         self.endpoint = endpoint.rstrip("/")
         self.repo_id = repo_id
+        if token and not re.match(r"[!-~]+\Z", token):
+            # The HTTP library would repeat it in its error.
+            raise SnapshotError("the token has a space, a line break or a character that is not ASCII: correct it")
         # False, not None: the client would send a token that it finds in the user's home.
         self.token = token or False
 

@@ -176,12 +176,14 @@ class HubSnapshot:
         if _snapshot.COMMIT.match(self.revision):
             folder = self._folder(self.revision)
             manifest = _snapshot.read_manifest(folder)
-            held = manifest and _snapshot.holds(manifest, selection)
+            held = manifest and manifest.get("repo_id") == self.repo_id and _snapshot.holds(manifest, selection)
             if held and not _snapshot.missing_files(folder, manifest["files"]):
                 return self._unchanged(self.revision, manifest["files"])
 
         hub = _hub.Hub(self._client(), self.endpoint, self.repo_id, self.token)
         commit, listed = hub.listing(self.revision)
+        # Who uploads a snapshot as a repository of his own uploads our manifest too.
+        listed = [f for f in listed if f.path != _snapshot.MANIFEST]
         files = hub.matching(listed, self.allow_patterns or None, self.ignore_patterns or None)
         if not files:
             raise _snapshot.SnapshotError(
@@ -262,16 +264,20 @@ class HubSnapshot:
 
         self.progress.every(1, line)
         errors = []
+        # Asked for by name: the client would fetch small files again that are there without its own notes.
+        todo = _snapshot.missing_files(staging, wanted)
         # A second attempt fetches only what the first one brought wrong.
         for dummy in range(2):
-            hub.fetch(commit, staging, [_literal(f.path) for f in wanted], None, self.max_workers)
+            if todo:
+                hub.fetch(commit, staging, [_literal(f.path) for f in todo], None, self.max_workers)
             errors = [(f, _snapshot.content_error(staging, f)) for f in wanted]
             errors = [(f, error) for f, error in errors if error]
             for wrong, dummy_error in errors:
                 path = os.path.join(staging, wrong.path)
                 if os.path.exists(path):
                     os.unlink(path)
-            if not errors:
+            todo = [f for f, dummy_error in errors]
+            if not todo:
                 break
         if errors:
             raise _snapshot.SnapshotError(

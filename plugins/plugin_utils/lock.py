@@ -48,7 +48,8 @@ def merge(commits, resolved):
     """Return commits with the newly resolved ones (results of hf_snapshot) in them."""
     merged = {repo_id: dict(revisions) for repo_id, revisions in commits.items()}
     for entry in resolved:
-        merged.setdefault(entry["repo_id"], {})[entry["revision"]] = entry["commit"]
+        # str: Ansible's own kind of text, which knows where it comes from, is none to PyYAML.
+        merged.setdefault(str(entry["repo_id"]), {})[str(entry["revision"])] = str(entry["commit"])
     return merged
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from ansible_collections.llmops.vllm.plugins.plugin_utils.catalogue import KEYS, MODEL_KEYS, read_catalogue
 
 PROJECT = Path(__file__).parents[2]

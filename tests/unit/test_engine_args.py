@@ -50,7 +50,7 @@ def test_a_document_does_not_depend_on_its_order() -> None:
 @pytest.mark.parametrize("name", sorted(RESERVED))
 def test_a_reserved_option_is_found_in_every_spelling(name: str) -> None:
     key = RESERVED[name]
-    for spelled in {name, name.replace("_", "-"), f"--{name}", "--" + name.replace("_", "-")}:
+    for spelled in (name, name.replace("_", "-"), f"--{name}", "--" + name.replace("_", "-")):
         assert reserved_in({"quantization": "awq", spelled: 1}) == [(spelled, key)]
     assert key in KEYS
 

@@ -68,8 +68,9 @@ def snapshot(run_module: Any, dest: Path) -> Any:
     return run
 
 
-def require_published(result: dict[str, Any], dest: Path, files: dict[str, bytes] = FILES) -> Path:
-    """The folder of a result, which is exactly these files, alone in dest and readable for all."""
+def require_published(result: dict[str, Any], dest: Path, files: dict[str, bytes] | None = None) -> Path:
+    """The folder of a result, which is exactly these files (or all), alone in dest and readable for all."""
+    files = FILES if files is None else files
     assert not result["failed"], result
     folder = dest / result["commit"]
     assert result["path"] == str(folder)
@@ -206,6 +207,7 @@ def test_patterns_that_match_nothing(snapshot: Any, hub: Hub, dest: Path) -> Non
 @pytest.mark.parametrize("damage", ["gone", "short", "manifest", "all"])
 def test_a_damaged_snapshot_is_repaired(snapshot: Any, hub: Hub, dest: Path, damage: str) -> None:
     commit = snapshot(hub)["commit"]
+    hub.requests.clear()
     folder = dest / commit
     if damage == "gone":
         (folder / "config.json").unlink()
@@ -220,6 +222,8 @@ def test_a_damaged_snapshot_is_repaired(snapshot: Any, hub: Hub, dest: Path, dam
     result = snapshot(hub, revision=commit)
     assert result["changed"]
     require_published(result, dest)
+    fetched = [request for request in hub.requests if request.startswith("GET /org/name/resolve")]
+    assert len(fetched) == {"gone": 1, "short": 1, "manifest": 0, "all": len(FILES) - 1}[damage], fetched
     assert not snapshot(hub, revision=commit)["changed"]
 
 
@@ -289,6 +293,27 @@ def test_refusals(snapshot: Any, hub: Hub, dest: Path) -> None:
     assert snapshot(hub, repo_id="org/na--me")["msg"].startswith("'org/na--me' is no name of a repository: ")
     assert snapshot(hub, max_workers=0)["msg"] == "max_workers is 0: it takes 1 or more"
     assert not dest.exists()
+
+
+@pytest.mark.parametrize("token", [TOKEN + "\n", "hf_Abc Secret123", "hf_schlüssel"])
+def test_a_token_that_no_header_takes_is_not_shown(snapshot: Any, hub: Hub, token: str) -> None:
+    result = snapshot(hub, token=token)
+    assert result["msg"] == "the token has a space, a line break or a character that is not ASCII: correct it"
+    assert token.strip() not in result["output"]
+    assert hub.requests == []
+
+
+def test_a_pinned_commit_of_another_repository(snapshot: Any, hub: Hub, dest: Path) -> None:
+    commit = snapshot(hub)["commit"]
+    assert snapshot(hub, repo_id="org/other", revision=commit)["failed"]
+
+
+def test_a_snapshot_that_was_uploaded_as_a_repository(snapshot: Any, hub: Hub, dest: Path, root: Path) -> None:
+    (root / REPOSITORY / ".snapshot.json").write_text("{}")
+    result = snapshot(hub)
+    require_published(result, dest)
+    assert not snapshot(hub)["changed"]
+    assert not snapshot(hub, revision=result["commit"])["changed"]
 
 
 def test_gated(snapshot: Any, root: Path, dest: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
+from ansible.template import trust_as_template
 from ansible.utils.display import Display
 
 from ansible_collections.llmops.vllm.plugins.plugin_utils.lock import (
@@ -140,3 +141,10 @@ def test_it_is_a_source_of_the_inventory(
     assert set(inventory.groups) == {"all", "ungrouped"} | ({"vllm"} if source == "folder" else set())
     assert [host.name for host in inventory.get_hosts()] == (["gpu1"] if source == "folder" else [])
     assert inventory.groups["all"].get_vars()["vllm_lock"] == {"snapshots": commits}
+
+
+def test_ansibles_own_kind_of_text_can_be_written() -> None:
+    resolved = {
+        key: trust_as_template(text) for key, text in (("repo_id", "o/n"), ("revision", "main"), ("commit", ONE))
+    }
+    assert render(merge({}, [resolved])) == render({"o/n": {"main": ONE}})

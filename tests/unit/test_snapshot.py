@@ -48,16 +48,16 @@ FILES = {"config.json": SMALL, "model.safetensors": WEIGHTS, "onnx/deep/a b.txt"
 WANTED = [hub_file(path, content) for path, content in FILES.items()]
 
 
-def fill(folder: Path, files: dict[str, bytes] = FILES) -> Path:
-    for path, content in files.items():
+def fill(folder: Path, files: dict[str, bytes] | None = None) -> Path:
+    for path, content in (FILES if files is None else files).items():
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     return folder
 
 
-def manifest(files: list[HubFile] = WANTED) -> dict:
-    return make_manifest("org/name", COMMIT, "http://hub", files, [selection()], verified_at="2026-11-22T00:00:00Z")
+def manifest() -> dict:
+    return make_manifest("org/name", COMMIT, "http://hub", WANTED, [selection()], verified_at="2026-11-22T00:00:00Z")
 
 
 def content(folder: Path) -> dict[str, bytes]:

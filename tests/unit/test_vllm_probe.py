@@ -225,7 +225,8 @@ def test_a_container_that_loads_for_too_long(run_module: Any, serve: Any, monkey
     monkeypatch.setattr(vllm_probe, "docker", Docker(b"INFO 11-22 21:53:10 [core.py:93] Loading weights\n"))
     url = serve(vllm(health=(503, "")))
     assert probe(run_module, url, container="vllm")["msg"] == (
-        f"{url} was not alive after 0 s (its log ends with 'Loading weights'): raise the timeout if it only needs longer"
+        f"{url} was not alive after 0 s (its log ends with 'Loading weights'): "
+        "raise the timeout if it only needs longer"
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,6 +19,9 @@ KEY = "only-for-this-test-4b1c"
 HOME = Path("/home/llm-e2e/vllm")
 SCENARIO = Path(__file__).parents[1]
 PROJECT = SCENARIO.parents[1]
+
+sys.path.insert(0, str(PROJECT / "tests/support"))
+from hub import Hub  # noqa: E402
 
 
 def ask(path, body=None, key=KEY):
@@ -152,15 +157,97 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("changes, sentence", REFUSALS.values(), ids=REFUSALS.keys())
-def test_a_mistake_is_refused_and_the_server_stays(host, inspected, changes, sentence):
-    run = subprocess.run(
-        ["ansible-playbook", "-i", SCENARIO / "inventory", "llmops.vllm.site", "-e", deployment(**changes)],
+def playbook(name, *arguments):
+    """Run one of the collection's playbooks on the scenario's inventory."""
+    return subprocess.run(
+        ["ansible-playbook", "-i", SCENARIO / "inventory", f"llmops.vllm.{name}", *arguments],
         capture_output=True, text=True, cwd=PROJECT, timeout=300, check=False,
         env={**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
     )  # fmt: skip
+
+
+def words(run):
+    """Return what a run printed as one line, without the quotes of YAML."""
+    return " ".join((run.stdout + run.stderr).split()).replace("''", "'")
+
+
+@pytest.mark.parametrize("changes, sentence", REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_mistake_is_refused_and_the_server_stays(host, inspected, changes, sentence):
+    run = playbook("site", "-e", deployment(**changes))
     assert run.returncode != 0
-    assert sentence in " ".join((run.stdout + run.stderr).split())
+    assert sentence in words(run)
     assert KEY not in run.stdout + run.stderr
     after = json.loads(host.check_output("docker inspect smollm2-e2e"))[0]
     assert (after["Id"], after["State"]["StartedAt"]) == (inspected["Id"], inspected["State"]["StartedAt"])
+
+
+@pytest.mark.parametrize("name", ["preflight", "hosts", "stage", "rollout", "verify"])
+def test_each_step_runs_alone_and_changes_nothing(name):
+    run = playbook(name, "--diff")
+    assert run.returncode == 0, words(run)
+    assert "changed=0" in run.stdout
+    assert KEY not in run.stdout + run.stderr
+
+
+def test_the_summary_says_what_runs_and_how_to_use_it():
+    summary = playbook("verify").stdout
+    for part in ("smollm2-e2e on localhost answers", URL, "vLLM 0.32.0", "Tokyo", "unchanged", "s to the first token"):
+        assert part in summary
+    assert "Authorization: Bearer $VLLM_API_KEY" in summary
+
+
+@pytest.fixture
+def orphan(host):
+    """Run a container of a deployment that the catalogue does not have."""
+    host.check_output(
+        "docker run -d --name e2e-old --label llmops.vllm.deployment=e2e-old --entrypoint sleep llmops-vllm-cpu:e2e 600"
+    )
+    yield
+    host.run("docker rm -f e2e-old")
+
+
+@pytest.mark.usefixtures("orphan")
+def test_a_container_that_the_catalogue_does_not_know_is_reported_and_removed_when_asked(host):
+    reported = playbook("verify")
+    assert "belongs to the deployment 'e2e-old', which the catalogue does not have" in words(reported)
+    assert host.check_output("docker ps -q --filter name=e2e-old")
+    removed = playbook("verify", "-e", "vllm_prune=true")
+    assert removed.returncode == 0, words(removed)
+    assert not host.check_output("docker ps -aq --filter name=e2e-old")
+
+
+def test_a_branch_that_moves_is_followed_only_when_asked(tmp_path):
+    repository = tmp_path / "hub/llmops/moving"
+    repository.mkdir(parents=True)
+    (repository / "config.json").write_text("{}")
+    lock = tmp_path / "vllm.lock.yml"
+
+    def stage(*arguments):
+        variables = {
+            "vllm_deployments": [{"name": "moving", "model": {"repo_id": "llmops/moving"}}],
+            "vllm_hub_endpoint": hub.url,
+            "vllm_lock_file": str(lock),
+        }
+        run = playbook("stage", "-e", json.dumps(variables), *arguments)
+        assert run.returncode == 0, words(run)
+        return run, lock.read_text()
+
+    with Hub(tmp_path / "hub") as hub:
+        dummy, first = stage()
+        (repository / "config.json").write_text('{"moved": true}')
+        run, second = stage()
+        assert second == first
+        assert "changed=0" in run.stdout
+        dummy, third = stage("-e", "vllm_update=true")
+    assert third != first
+    commits = {path.name for path in (HOME / "model/llmops--moving").iterdir()}
+    assert {re.search("main: ([0-9a-f]{40})", text).group(1) for text in (first, third)} == commits
+
+
+def test_stop_stops_and_rollout_starts_again(host):
+    assert playbook("stop").returncode == 0
+    assert host.check_output("docker inspect -f '{{.State.Status}}' smollm2-e2e") == "exited"
+    assert "changed=0" in playbook("stop").stdout
+    started = playbook("rollout")
+    assert started.returncode == 0, words(started)
+    assert "Tokyo" in ask("/v1/chat/completions", chat("smollm2-e2e", temperature=0, max_tokens=32))[1]["choices"][0]["message"]["content"]

@@ -60,6 +60,9 @@ class Hub:
         self.client = client
         self.endpoint = endpoint.rstrip("/")
         self.repo_id = repo_id
+        if "@" in self.endpoint:
+            # It would stand in every error and in the manifest.
+            raise SnapshotError("endpoint holds a user or a password: leave them out, and pass a token")
         if token and not re.match(r"[!-~]+\Z", token):
             # The HTTP library would repeat it in its error.
             raise SnapshotError("the token has a space, a line break or a character that is not ASCII: correct it")

@@ -303,6 +303,12 @@ def test_a_token_that_no_header_takes_is_not_shown(snapshot: Any, hub: Hub, toke
     assert hub.requests == []
 
 
+def test_an_endpoint_with_a_password_is_not_shown(snapshot: Any, hub: Hub) -> None:
+    result = snapshot(hub, endpoint=hub.url.replace("//", "//user:Secret123@"))
+    assert result["msg"] == "endpoint holds a user or a password: leave them out, and pass a token"
+    assert hub.requests == []
+
+
 def test_a_pinned_commit_of_another_repository(snapshot: Any, hub: Hub, dest: Path) -> None:
     commit = snapshot(hub)["commit"]
     assert snapshot(hub, repo_id="org/other", revision=commit)["failed"]

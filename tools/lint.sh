@@ -5,8 +5,10 @@ cd "$(dirname "$0")/.."
 .venv/bin/ruff check --quiet .
 .venv/bin/ruff format --quiet --check .
 .venv/bin/yamllint --strict .
-.venv/bin/ansible-lint --quiet
+.venv/bin/ansible-lint -q
 .venv/bin/antsibull-changelog lint
+# It starts ansible-doc by name.
+PATH=$PWD/.venv/bin:$PATH .venv/bin/antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
 # Anything that a commit should not carry: places of the machine that it was written on.
 if git grep -nE '(pypi|pythonhosted|npmjs|debian)\.(org|com|net)' -- ':!tools/lint.sh'; then
     echo "lint: the lines above name a place that is not the project's" >&2

@@ -43,15 +43,18 @@ def inspected(host):
     return json.loads(host.check_output("docker inspect smollm2-e2e"))[0]
 
 
-def chat(model, **more):
-    return {"model": model, "messages": [{"role": "user", "content": "What is the capital of Japan?"}], **more}
+def answer_of(model):
+    """Return what a model says of the capital of Japan."""
+    question = [{"role": "user", "content": "What is the capital of Japan?"}]
+    body = {"model": model, "messages": question, "temperature": 0, "max_tokens": 32}
+    status, document = ask("/v1/chat/completions", body)
+    assert status == 200, document
+    return document["choices"][0]["message"]["content"]
 
 
 @pytest.mark.parametrize("model", ["smollm2-e2e", "gpt-3.5-turbo"])
 def test_a_chat_question_is_answered(model):
-    status, answer = ask("/v1/chat/completions", chat(model, temperature=0, max_tokens=32))
-    assert status == 200
-    assert "Tokyo" in answer["choices"][0]["message"]["content"]
+    assert "Tokyo" in answer_of(model)
 
 
 def test_the_model_is_listed_with_its_context():
@@ -250,4 +253,4 @@ def test_stop_stops_and_rollout_starts_again(host):
     assert "changed=0" in playbook("stop").stdout
     started = playbook("rollout")
     assert started.returncode == 0, words(started)
-    assert "Tokyo" in ask("/v1/chat/completions", chat("smollm2-e2e", temperature=0, max_tokens=32))[1]["choices"][0]["message"]["content"]
+    assert "Tokyo" in answer_of("smollm2-e2e")

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A double of vLLM's server, for tests of the roles' control flow: start, gate, failure, stop. It knows no model.
 
     vllm serve MODEL --served-model-name NAME [NAME ...] [--host H] [--port P] [--chat-template FILE]

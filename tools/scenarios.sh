@@ -4,7 +4,7 @@
 #   tools/scenarios.sh NAME...       run these; the output of each is in .work/scenarios/NAME.log
 #   tools/scenarios.sh --touched     list those whose folder, or role of the same name, changed in the last 20 commits
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 
 if [ "$1" = --touched ]; then
     first=$(git rev-list --max-count=20 HEAD | tail -n 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -67,6 +68,17 @@ def test_every_inventory_has_a_catalogue_without_mistakes(inventory):
         variables["vllm_deployments"], lambda pattern: list(hosts[pattern]["hosts"]), {}, variables["vllm_image_name"]
     )
     assert all(deployment["hosts"] for deployment in deployments)
+
+
+@pytest.mark.parametrize("inventory", INVENTORIES, ids=lambda path: path.name)
+def test_ansible_reads_every_inventory_without_a_warning(inventory):
+    run = subprocess.run(
+        ["ansible-playbook", "-i", inventory, "llmops.vllm.catalogue"],
+        capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout
+    assert "WARNING" not in run.stderr
 
 
 @pytest.mark.parametrize("text", blocks("sh"))

@@ -36,11 +36,17 @@ stop: setup ## stop the server of `make deploy`; deploy starts it again
 
 .PHONY: clean
 clean: setup ## take away everything that deploy and test made
-	@if docker version >/dev/null 2>&1; then docker image ls -q llmops-test-host | sort -u | xargs -r docker rmi --force >/dev/null; fi
+	@if docker version >/dev/null 2>&1; then \
+	    molecule destroy -s local_e2e >/dev/null 2>&1 || echo "clean: molecule destroy -s local_e2e failed"; \
+	    for image in $$(docker image ls -q llmops-test-host | sort -u); do \
+	        docker ps -aq --filter ancestor=$$image | xargs -r docker rm --force --volumes >/dev/null; \
+	        docker rmi --force $$image >/dev/null; \
+	    done; \
+	fi
 	@ansible-playbook -i inventories/local playbooks/absent.yml -e vllm_absent_all=true
 	@tools/demo_hub.sh stop
 	@rm -rf .work .ansible .pytest_cache .ruff_cache .venv inventories/local/vllm.lock.yml
-	@echo "clean: nothing is left"
+	@echo "clean: only packages that are tools stay (mmdebstrap, python3-venv)"
 
 .PHONY: lint
 lint: setup ## static checks (under a minute)

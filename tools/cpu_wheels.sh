@@ -10,9 +10,15 @@ if cmp -s $requirements "$folder/requirements.txt"; then
     exit 0
 fi
 
+# Says every few seconds how far it is, since pip itself is asked to be quiet.
 fetch() {
+    (while sleep 5; do echo "wheels: $(du -sh "$folder" | cut -f1) so far"; done) &
+    ticker=$!
+    status=0
     .venv/bin/pip download -qq --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
-        --dest "$folder" -r $requirements "$@"
+        --dest "$folder" -r $requirements "$@" || status=$?
+    kill $ticker
+    return $status
 }
 
 echo "wheels: fetching $(grep -c == $requirements) wheels (about 600 MB) into $folder"

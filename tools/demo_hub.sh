@@ -10,7 +10,7 @@ pid_file=$PWD/.work/hub.pid
 case ${1:-start} in
 start)
     mkdir -p "$root"
-    .venv/bin/python tests/support/demo_model.py --output "$root/llmops/SmolLM2-135M-Instruct-AWQ" | sed "s|$PWD/||"
+    .venv/bin/python tests/support/demo_model.py --output .work/hub/llmops/SmolLM2-135M-Instruct-AWQ
     start-stop-daemon --start --quiet --oknodo --background --make-pidfile --pidfile "$pid_file" --output "$PWD/.work/hub.log" \
         --chdir "$PWD" --exec "$PWD/.venv/bin/python" -- tests/support/hub.py --root "$root" --port $port
     for _ in 1 2 3 4 5 6 7 8 9 10; do

@@ -86,7 +86,10 @@ def read_catalogue(deployments, hosts_of, locked, default_image):
     """
     if not isinstance(deployments, list):
         raise CatalogueError(
-            ["vllm_deployments is no list: write each deployment as an item that begins with '- name:'"]
+            [
+                "vllm_deployments is missing or no list: write it into group_vars/all.yml, each deployment an item "
+                "that begins with '- name:'"
+            ]
         )
     problems = []
     completed = []
@@ -112,13 +115,12 @@ def read_catalogue(deployments, hosts_of, locked, default_image):
 
 
 def unlocked(deployments):
-    """Return the models (repo_id, revision) whose commit is not known yet, each once, in order."""
+    """Return the models whose commit is not known yet, each once, in order: MODEL_KEYS without the commit."""
     seen = []
     for deployment in deployments:
-        model = deployment["model"]
-        key = {"repo_id": model["repo_id"], "revision": model["revision"]}
-        if not model["commit"] and key not in seen:
-            seen.append(key)
+        model = {key: deployment["model"][key] for key in MODEL_KEYS}
+        if not deployment["model"]["commit"] and model not in seen:
+            seen.append(model)
     return seen
 
 

@@ -45,11 +45,25 @@ def refused(deployments: Any) -> list[str]:
     return caught.value.problems
 
 
+ALL_FILES = {"allow_patterns": [], "ignore_patterns": []}
+
 BROKEN = [
     # the whole
-    ({"name": "chat"}, "vllm_deployments is no list: write each deployment as an item that begins with '- name:'"),
-    ("chat", "vllm_deployments is no list: write each deployment as an item that begins with '- name:'"),
-    (None, "vllm_deployments is no list: write each deployment as an item that begins with '- name:'"),
+    (
+        {"name": "chat"},
+        "vllm_deployments is missing or no list: write it into group_vars/all.yml, each deployment an item that "
+        "begins with '- name:'",
+    ),
+    (
+        "chat",
+        "vllm_deployments is missing or no list: write it into group_vars/all.yml, each deployment an item that "
+        "begins with '- name:'",
+    ),
+    (
+        None,
+        "vllm_deployments is missing or no list: write it into group_vars/all.yml, each deployment an item that "
+        "begins with '- name:'",
+    ),
     (["chat"], "deployment 1 is no dictionary: write name, model and so on as its keys"),
     # keys
     ([one(prot=1)], "deployment 'chat' has the unknown key 'prot': did you mean 'port'?"),
@@ -319,7 +333,7 @@ def test_what_a_revision_means(revision: str | None, locked: dict, commit: str) 
     assert entry["model"]["revision"] == (revision or "main")
     brought = {"repo_id": "org/name", "revision": commit, "allow_patterns": ["*.json"], "ignore_patterns": []}
     assert entry["snapshots"] == ([brought] if commit else [])
-    assert unlocked([entry]) == ([] if commit else [{"repo_id": "org/name", "revision": revision or "main"}])
+    assert unlocked([entry]) == ([] if commit else [dict(brought, revision=revision or "main")])
 
 
 def test_unlocked_lists_each_model_once_in_order() -> None:
@@ -332,9 +346,9 @@ def test_unlocked_lists_each_model_once_in_order() -> None:
         one(name="d6", port=6, model={"repo_id": "org/name"}),
     ]
     assert unlocked(read(deployments, LOCK)) == [
-        {"repo_id": "org/b", "revision": "main"},
-        {"repo_id": "org/a", "revision": "v2"},
-        {"repo_id": "org/a", "revision": "main"},
+        {"repo_id": "org/b", "revision": "main", **ALL_FILES},
+        {"repo_id": "org/a", "revision": "v2", **ALL_FILES},
+        {"repo_id": "org/a", "revision": "main", **ALL_FILES},
     ]
 
 

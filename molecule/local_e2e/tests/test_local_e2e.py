@@ -139,7 +139,7 @@ def deployment(**changes):
         "gpus": "none",
         "start_timeout": 60,
     }
-    return json.dumps({"vllm_deployments": [{**base, **changes}], "vllm_lock_file": "/nonexistent/vllm.lock.yml"})
+    return json.dumps({"vllm_deployments": [{**base, **changes}]})
 
 
 REFUSALS = {
@@ -200,23 +200,36 @@ def test_the_summary_says_what_runs_and_how_to_use_it():
 
 
 @pytest.fixture
-def orphan(host):
-    """Run a container of a deployment that the catalogue does not have."""
-    host.check_output(
-        "docker run -d --name e2e-old --label llmops.vllm.deployment=e2e-old --entrypoint sleep llmops-vllm-cpu:e2e 600"
-    )
+def strangers(host):
+    """Run a container of a deployment that the catalogue does not have, and one of another inventory."""
+    for name, home in {"e2e-old": HOME, "e2e-neighbour": "/srv/other"}.items():
+        host.check_output(
+            f"docker run -d --name {name} --label llmops.vllm.deployment={name} --label llmops.vllm.home={home} "
+            "--entrypoint sleep llmops-vllm-cpu:e2e 600"
+        )
     yield
-    host.run("docker rm -f e2e-old")
+    host.run("docker rm -f e2e-old e2e-neighbour")
 
 
-@pytest.mark.usefixtures("orphan")
+@pytest.mark.usefixtures("strangers")
 def test_a_container_that_the_catalogue_does_not_know_is_reported_and_removed_when_asked(host):
-    reported = playbook("verify")
+    reported = playbook("rollout")
     assert "belongs to the deployment 'e2e-old', which the catalogue does not have" in words(reported)
     assert host.check_output("docker ps -q --filter name=e2e-old")
-    removed = playbook("verify", "-e", "vllm_prune=true")
+    removed = playbook("rollout", "-e", "vllm_prune=true")
     assert removed.returncode == 0, words(removed)
     assert not host.check_output("docker ps -aq --filter name=e2e-old")
+    assert host.check_output("docker ps -q --filter name=e2e-neighbour")
+
+
+def test_check_mode_takes_an_edited_catalogue(host, inspected):
+    run = playbook(
+        "site", "--check", "--diff", "-e", deployment(port=30181, served_model_names=["other"], shm_size="512m")
+    )
+    assert run.returncode == 0, words(run)
+    assert re.search(r'^[+] +"30181"', run.stdout, re.MULTILINE)
+    after = json.loads(host.check_output("docker inspect smollm2-e2e"))[0]
+    assert (after["Id"], after["State"]["StartedAt"]) == (inspected["Id"], inspected["State"]["StartedAt"])
 
 
 def test_a_branch_that_moves_is_followed_only_when_asked(tmp_path):
@@ -251,6 +264,9 @@ def test_stop_stops_and_rollout_starts_again(host):
     assert playbook("stop").returncode == 0
     assert host.check_output("docker inspect -f '{{.State.Status}}' smollm2-e2e") == "exited"
     assert "changed=0" in playbook("stop").stdout
+    foretold = playbook("site", "--check")
+    assert foretold.returncode == 0, words(foretold)
+    assert host.check_output("docker inspect -f '{{.State.Status}}' smollm2-e2e") == "exited"
     started = playbook("rollout")
     assert started.returncode == 0, words(started)
     assert "Tokyo" in answer_of("smollm2-e2e")

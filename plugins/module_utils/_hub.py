@@ -1,46 +1,41 @@
 # Copyright: (c) 2026, The llmops.vllm authors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The Hugging Face Hub, through its own client, with errors that tell the way out.
+"""The Hugging Face Hub, through its own client: what a revision means, addresses, and errors that tell the way out.
 
-The client's snapshot_download can report success with files missing, and it does not check
-content that comes over HTTP (seen with 0.23 to 2.4). So a revision is resolved to a commit
-first, and everything that it brings is checked against the commit's listing by the caller.
+The client's own download is used for files that need Xet alone; the others come by _transfer.py.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
+import time
 import traceback
 
+from ansible_collections.llmops.vllm.plugins.module_utils import _retry
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import COMMIT, HubFile, SnapshotError
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
+_CONTENT_ID = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?\Z")
 
 # Read by the client when it is imported: no telemetry, no bars on a module's output.
 CLIENT_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
-
-DISK_ERRORS = {
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EEXIST,
-    errno.EIO,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-}
+# What names a bundle of certificates: to requests, to curl and requests, to OpenSSL and the client since its 1.0.
+CERTIFICATE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+# Below the client; which one it is changes with its major version.
+HTTP_LIBRARIES = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
 
 
 def import_client(endpoint):
     """Return (the module huggingface_hub or None, the traceback of a failed import)."""
     os.environ.update(CLIENT_ENVIRONMENT)
+    bundle = next((os.environ[name] for name in CERTIFICATE_VARIABLES if os.environ.get(name)), None)
+    if bundle:
+        for name in CERTIFICATE_VARIABLES:
+            os.environ.setdefault(name, bundle)
     # Left over from a shell, it would turn every request into an error.
     os.environ.pop("HF_HUB_OFFLINE", None)
     if endpoint.rstrip("/") != DEFAULT_ENDPOINT:
@@ -54,12 +49,22 @@ def import_client(endpoint):
 
 
 class Hub:
-    """One repository on one endpoint. token: None means anonymous, whatever the host has."""
+    """One repository on one endpoint.
 
-    def __init__(self, client, endpoint, repo_id, token):
+    token: None means anonymous, whatever the host has. timeout: seconds. retries: of requests that failed in a
+    way that may pass. say: called with a text while one waits for the next attempt.
+    """
+
+    def __init__(
+        self, client, endpoint, repo_id, repo_type="model", token=None, timeout=30, retries=5, say=lambda text: None
+    ):
         self.client = client
         self.endpoint = endpoint.rstrip("/")
         self.repo_id = repo_id
+        self.repo_type = repo_type
+        self.timeout = timeout
+        self.attempts = retries + 1
+        self.say = say
         if "@" in self.endpoint:
             # It would stand in every error and in the manifest.
             raise SnapshotError("endpoint holds a user or a password: leave them out, and pass a token")
@@ -69,90 +74,154 @@ class Hub:
         # False, not None: the client would send a token that it finds in the user's home.
         self.token = token or False
 
+    @property
+    def has_xet(self):
+        """Whether the client may fetch from Xet: a mirror serves plain HTTP."""
+        return self.endpoint == DEFAULT_ENDPOINT
+
     def listing(self, revision):
         """Return (commit, [HubFile]) of a branch, tag or commit. One request."""
-        try:
-            info = self.client.HfApi(endpoint=self.endpoint, token=self.token).model_info(
-                self.repo_id, revision=revision, files_metadata=True, timeout=30
-            )
-        except Exception as error:
-            raise SnapshotError(self._explain(error, revision)) from error
+        api = self.client.HfApi(endpoint=self.endpoint, token=self.token)
+        for attempt in range(1, self.attempts + 1):
+            try:
+                info = api.repo_info(
+                    self.repo_id,
+                    repo_type=self.repo_type,
+                    revision=revision,
+                    files_metadata=True,
+                    timeout=self.timeout,
+                )
+                break
+            except Exception as error:
+                if attempt == self.attempts or not self._may_pass(error):
+                    raise SnapshotError(self._explain(error, revision)) from error
+                self.say(
+                    "%s: %s, attempt %d of %d"
+                    % (self.repo_id, self._explain(error, revision), attempt + 1, self.attempts)
+                )
+                headers = getattr(getattr(error, "response", None), "headers", None) or {}
+                time.sleep(_retry.delay(attempt, headers.get("Retry-After")))
         # Part of a path from here on. A mirror that answers for another commit than the asked one serves no snapshot.
         if not COMMIT.match(info.sha or "") or (COMMIT.match(revision) and info.sha != revision):
             raise SnapshotError(
                 "%s says that '%s' of %s is the commit '%s': use a Hub or a mirror that knows it"
                 % (self.endpoint, revision, self.repo_id, info.sha)
             )
-        files = []
-        for sibling in info.siblings or []:
-            if sibling.size is None:
-                raise SnapshotError(
-                    "%s lists no sizes and checksums of the files of %s: use a Hub or a mirror that does"
-                    % (self.endpoint, self.repo_id)
-                )
-            if sibling.rfilename.startswith("/") or ".." in sibling.rfilename.split("/"):
-                raise SnapshotError(
-                    "%s lists the file '%s' of %s, which lies outside the snapshot: do not use it"
-                    % (self.endpoint, sibling.rfilename, self.repo_id)
-                )
-            lfs = sibling.lfs
-            # A dataclass in most versions of the client, a dict in some.
-            sha256 = (lfs["sha256"] if isinstance(lfs, dict) else lfs.sha256) if lfs else None
-            files.append(HubFile(sibling.rfilename, sibling.size, sha256, sibling.blob_id))
-        return info.sha, files
+        return info.sha, [self._file(sibling) for sibling in info.siblings or []]
 
-    def matching(self, files, allow_patterns, ignore_patterns):
-        """Return those of files that the patterns (fnmatch, as the client's own) let through."""
-        return list(
-            self.client.utils.filter_repo_objects(
-                files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns, key=lambda f: f.path
+    def _file(self, sibling):
+        path = sibling.rfilename
+        if path.startswith("/") or ".." in path.split("/"):
+            raise SnapshotError(
+                "%s lists the file '%s' of %s, which lies outside the snapshot: do not use it"
+                % (self.endpoint, path, self.repo_id)
             )
+        lfs = sibling.lfs
+        # A dataclass in most versions of the client, a dict in some.
+        sha256 = (lfs["sha256"] if isinstance(lfs, dict) else lfs.sha256) if lfs else None
+        if sibling.size is None or not _CONTENT_ID.match(sha256 or sibling.blob_id or ""):
+            raise SnapshotError(
+                "%s lists no size and checksum of %s of %s: use a Hub or a mirror that does"
+                % (self.endpoint, path, self.repo_id)
+            )
+        return HubFile(path, sibling.size, sha256, sibling.blob_id)
+
+    def file_url(self, commit, path):
+        """Return the address of a file's content."""
+        return self.client.hf_hub_url(
+            self.repo_id, path, repo_type=self.repo_type, revision=commit, endpoint=self.endpoint
         )
 
-    def fetch(self, commit, folder, allow_patterns, ignore_patterns, max_workers):
-        """Bring the files of a commit into folder. What is there already is not fetched again."""
+    def headers(self):
+        """Return what the client sends with each request; the token is among it."""
+        return self.client.utils.build_hf_headers(token=self.token, library_name="llmops.vllm")
+
+    def download(self, commit, path, folder):
+        """Bring one file with the client itself, and return where it lies."""
         try:
-            self.client.snapshot_download(
+            return self.client.hf_hub_download(
                 self.repo_id,
+                path,
+                repo_type=self.repo_type,
                 revision=commit,
                 local_dir=folder,
-                allow_patterns=allow_patterns,
-                ignore_patterns=ignore_patterns,
-                max_workers=max_workers,
                 endpoint=self.endpoint,
                 token=self.token,
             )
         except Exception as error:
             # The client's own errors are OSErrors as well, in some of its versions.
-            if getattr(error, "errno", None) in DISK_ERRORS:
-                raise SnapshotError("cannot write to %s: %s" % (folder, error)) from error
+            if isinstance(error, OSError) and error.errno:
+                raise
             raise SnapshotError(self._explain(error, commit)) from error
 
-    def _explain(self, error, revision):
-        errors = self.client.utils
+    def refusal(self, status, code, revision, path=None):
+        """Return what an answer means. code: its header X-Error-Code, by which the Hub tells refusals apart."""
         where = "%s on %s" % (self.repo_id, self.endpoint)
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        # A gated repository is also "not found" to the client: the narrower class first.
-        if isinstance(error, errors.GatedRepoError):
+        if code == "GatedRepo":
             return "%s is gated: accept its terms at %s/%s and pass a token of that account" % (
                 where,
                 self.endpoint,
                 self.repo_id,
             )
-        if isinstance(error, errors.RepositoryNotFoundError):
+        if code == "RepoNotFound":
             return "%s does not exist, or is private and %s: check repo_id, or pass a token that may read it" % (
                 where,
                 "the token may not read it" if self.token else "no token was passed",
             )
-        if isinstance(error, errors.HFValidationError):
-            return "'%s' is no name of a repository: %s" % (self.repo_id, _first_line(error))
-        if isinstance(error, errors.RevisionNotFoundError):
+        if code == "RevisionNotFound":
             return "%s has no revision '%s': name a branch, a tag or a full commit of it" % (where, revision)
         if status == 401:
-            return "the token was refused for %s: pass one that is valid and may read it" % where
+            if self.token:
+                return "the token was refused for %s: pass one that is valid and may read it" % where
+            return "%s needs a token: pass one that may read it" % where
+        if status == 403:
+            return "%s is forbidden to %s: pass a token that may read it" % (
+                where,
+                "this token" if self.token else "anonymous requests",
+            )
+        if status == 404 and path:
+            return "%s lists %s of %s and does not serve it: use another endpoint" % (
+                self.endpoint,
+                path,
+                self.repo_id,
+            )
+        return "%s answered with HTTP status %s for %s" % (self.endpoint, status, path or self.repo_id)
+
+    def _explain(self, error, revision):
+        errors = self.client.utils
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        # A gated repository is also "not found" to the client: the narrower class first.
+        for kind, code in (
+            (errors.GatedRepoError, "GatedRepo"),
+            (errors.RepositoryNotFoundError, "RepoNotFound"),
+            (errors.RevisionNotFoundError, "RevisionNotFound"),
+        ):
+            if isinstance(error, kind):
+                return self.refusal(status, code, revision)
+        if isinstance(error, errors.HFValidationError):
+            return "'%s' is no name of a repository: %s" % (self.repo_id, _first_line(error))
         if status:
-            return "%s answered with HTTP status %s: %s" % (self.endpoint, status, _first_line(error))
+            return self.refusal(status, None, revision)
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return untrusted(self.endpoint, error)
         return "%s cannot be reached for %s: %s" % (self.endpoint, self.repo_id, _first_line(error))
+
+    def _may_pass(self, error):
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status:
+            return status in _retry.PASSING_STATUS
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return False
+        libraries = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+        return isinstance(error, (ConnectionError, TimeoutError)) or bool(libraries.intersection(HTTP_LIBRARIES))
+
+
+def untrusted(where, error):
+    """Return what to do about a certificate that nothing vouches for."""
+    return "the certificate of %s is not trusted (%s): name the bundle of its authority in REQUESTS_CA_BUNDLE" % (
+        where,
+        _first_line(error),
+    )
 
 
 def _first_line(error):

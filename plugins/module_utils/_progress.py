@@ -9,6 +9,7 @@ module that is run without its action plugin gets no file, and everything here d
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 
@@ -20,8 +21,6 @@ class Progress:
 
     def __init__(self, path=None):
         self.path = path
-        self._timer = None
-        self._stop = threading.Event()
 
     def say(self, line):
         """Replace the line, as a whole, so that a reader never sees half of it."""
@@ -33,18 +32,26 @@ class Progress:
             stream.write(line)
         os.replace(beside, self.path)
 
+    @contextlib.contextmanager
     def every(self, seconds, describe):
-        """Say what describe() returns, now and every so many seconds, until the end."""
+        """Say what describe() returns, now and every so many seconds, while the block runs."""
         if not self.path:
+            yield
             return
+        stop = threading.Event()
 
         def run():
-            while not self._stop.is_set():
+            while not stop.is_set():
                 self.say(describe())
-                self._stop.wait(seconds)
+                stop.wait(seconds)
 
-        self._timer = threading.Thread(target=run, daemon=True)
-        self._timer.start()
+        timer = threading.Thread(target=run, daemon=True)
+        timer.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            timer.join()
 
     def __enter__(self):
         if self.path:
@@ -53,9 +60,6 @@ class Progress:
         return self
 
     def __exit__(self, *dummy):
-        self._stop.set()
-        if self._timer:
-            self._timer.join()
         if self.path and os.path.exists(self.path):
             os.unlink(self.path)
         return False

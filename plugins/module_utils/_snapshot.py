@@ -3,25 +3,31 @@
 """Snapshots on disk: what belongs to one, whether it is all there, and whether it is right.
 
 A snapshot is the folder ``dest/<commit>/``. It appears by a rename when every file in it has
-been checked, and is never changed afterwards. Its manifest ``.snapshot.json`` says what it
-holds. Nothing here talks to the Hub.
+been checked, and its files are never changed: a damaged one is replaced as a whole. Its
+manifest ``.snapshot.json`` says what it holds. Nothing here talks to the Hub.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import time
 from collections import namedtuple
 
 MANIFEST = ".snapshot.json"
+# What is on its way, in dest: see _staging.py.
+STAGING = ".incomplete"
 COMMIT = re.compile(r"[0-9a-f]{40}\Z")
-_PART = re.compile(r"\.?([0-9a-f]{40})(?:\.incomplete|\.lock|\.old)?\Z")
-CHUNK = 4 * 1024 * 1024
+# A snapshot; one that was being taken away; what version 0.1.0 left beside one when it was killed.
+_PART = re.compile(r"([0-9a-f]{40})(?:\.old)?\Z|\.([0-9a-f]{40})\.(?:removed|incomplete|lock)\Z")
+BUFFER = 256 * 1024
 
 # path: relative, with slashes. size: bytes. sha256: of the content, for LFS files.
 # blob_id: git's id of the content, for the others (the Hub gives no sha256 for these).
@@ -32,125 +38,198 @@ class SnapshotError(Exception):
     """One sentence that says what is wrong and what to do."""
 
 
-def content_error(folder, wanted):
-    """Return why a file is not the one that the Hub lists, or None when it is.
+def content_id(wanted):
+    """Return what tells the content of a HubFile from any other: its sha256, or its git blob id."""
+    return wanted.sha256 or wanted.blob_id
 
-    folder: the snapshot's folder. wanted: a HubFile.
+
+def new_digest(wanted):
+    """Return a hashlib object whose hexdigest() after all bytes is content_id(wanted)."""
+    if wanted.sha256:
+        return hashlib.sha256()
+    # git hashes a header before the content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
+    return hashlib.sha1(b"blob %d\0" % wanted.size, usedforsecurity=False)
+
+
+def feed(digest, path, count_bytes=None):
+    """Pass a file through a digest; count_bytes is called with the length of each piece."""
+    buffer = bytearray(BUFFER)
+    view = memoryview(buffer)
+    with open(path, "rb", buffering=0) as stream:
+        while True:
+            length = stream.readinto(buffer)
+            if not length:
+                return
+            digest.update(view[:length])
+            if count_bytes:
+                count_bytes(length)
+
+
+def content_error(path, wanted, check="sha256", count_bytes=None):
+    """Return why the file at path is not the one that the Hub lists, or None when it is.
+
+    check: sha256 reads the content (git's own hash for files that are not in LFS), size does not.
     """
-    path = os.path.join(folder, wanted.path)
-    try:
-        size = os.path.getsize(path)
-    except OSError:
+    if not os.path.isfile(path):
         return "%s is missing" % wanted.path
+    size = os.path.getsize(path)
     if size != wanted.size:
         return "%s has %d bytes, the Hub lists %d" % (wanted.path, size, wanted.size)
-    if wanted.sha256:
-        kind, digest, expected = "sha256", hashlib.sha256(), wanted.sha256
-    else:
-        # git hashes a header before the content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
-        kind, digest, expected = "git blob id", hashlib.sha1(b"blob %d\0" % size), wanted.blob_id
-    with open(path, "rb") as stream:
-        for chunk in iter(lambda: stream.read(CHUNK), b""):
-            digest.update(chunk)
-    if digest.hexdigest() != expected:
-        return "%s has the %s %s, the Hub lists %s" % (wanted.path, kind, digest.hexdigest(), expected)
+    if check == "size":
+        return None
+    digest = new_digest(wanted)
+    feed(digest, path, count_bytes)
+    if digest.hexdigest() != content_id(wanted):
+        return "%s has the %s %s, the Hub lists %s" % (
+            wanted.path,
+            "sha256" if wanted.sha256 else "git blob id",
+            digest.hexdigest(),
+            content_id(wanted),
+        )
     return None
 
 
-def is_part(name, commit=None):
-    """Return whether an entry of dest belongs to the snapshot of commit, or to any snapshot.
-
-    That is its folder, or what a killed run leaves beside it.
-    """
-    match = _PART.match(name)
-    return bool(match) and commit in (None, match.group(1))
-
-
-def selection(allow_patterns=None, ignore_patterns=None):
-    """Return what patterns choose, as a manifest says it. Without patterns: all files."""
-    return {"allow_patterns": sorted(allow_patterns or []), "ignore_patterns": sorted(ignore_patterns or [])}
+def content_errors(paths, check="sha256", count_bytes=None):
+    """Return {path: why it is wrong} for {path: HubFile}, hashed on all cores."""
+    largest_first = sorted(paths, key=lambda path: -paths[path].size)
+    # The digests run outside Python's lock, so that threads use all cores.
+    with concurrent.futures.ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        errors = pool.map(lambda path: content_error(path, paths[path], check, count_bytes), largest_first)
+        return {path: error for path, error in zip(largest_first, errors) if error}
 
 
-def holds(manifest, wanted):
-    """Return whether a manifest says that its snapshot has all files of a selection."""
-    return wanted in manifest["selections"] or selection() in manifest["selections"]
+def manifest(repo_id, repo_type, commit, endpoint, files, left_out, verified, now):
+    """Return the manifest of a snapshot as a dict.
 
-
-def make_manifest(repo_id, commit, endpoint, files, selections, verified_at):
-    """Return the manifest of a verified snapshot as a dict.
-
-    selections: those that it holds; without them nobody could tell a part from the whole.
-    verified_at: ISO 8601, UTC.
+    files, left_out: [HubFile] that it holds, and those of the commit that it does not; with both, what
+    other patterns choose is known without asking the Hub. verified: sha256 or size. now: seconds.
     """
     return {
         "repo_id": repo_id,
+        "repo_type": repo_type,
         "commit": commit,
         "endpoint": endpoint,
-        "verified": "sha256",
-        "verified_at": verified_at,
-        "selections": selections,
-        "files": [wanted._asdict() for wanted in sorted(files)],
+        "verified": verified,
+        "verified_at": utc(now),
+        "completed_at": utc(now),
+        "files": sorted(files),
+        "left_out": sorted(left_out),
     }
 
 
+def utc(seconds):
+    """Return a time as ISO 8601: 2026-01-31T12:00:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
 def read_manifest(folder):
-    """Return the manifest of a complete snapshot, or None when folder holds none."""
+    """Return the manifest of a snapshot, or None when folder has none that says all that is needed."""
     try:
         with open(os.path.join(folder, MANIFEST), encoding="utf-8") as stream:
-            manifest = json.load(stream)
-        manifest["files"] = [HubFile(**entry) for entry in manifest["files"]]
-        manifest["selections"] = list(manifest["selections"])
+            found = json.load(stream)
+        for key in ("files", "left_out"):
+            found[key] = [HubFile(**entry) for entry in found[key]]
+        if any(not isinstance(found[key], str) for key in ("repo_id", "repo_type", "verified", "verified_at")):
+            return None
+        found.setdefault("completed_at", found["verified_at"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return manifest
+    return found
 
 
-def missing_files(folder, files):
-    """Return those of files that are not in folder with their size (content is not read)."""
-    missing = []
-    for wanted in files:
-        try:
-            found = os.path.getsize(os.path.join(folder, wanted.path)) == wanted.size
-        except OSError:
-            found = False
-        if not found:
-            missing.append(wanted)
-    return missing
+def manifest_text(content):
+    """Return a manifest as it stands in its file."""
+    entries = {key: [f._asdict() for f in content[key]] for key in ("files", "left_out")}
+    return json.dumps({**content, **entries}, indent=2) + "\n"
 
 
-def mount_of(path):
-    """Return (existing ancestor of path, its mount point)."""
-    path = os.path.abspath(path)
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    mount = path
+def commits(dest):
+    """Return {commit: completed_at} of the snapshots in dest, the newest first."""
+    found = {}
+    for name in os.listdir(dest) if os.path.isdir(dest) else []:
+        folder = os.path.join(dest, name)
+        if COMMIT.match(name) and os.path.isdir(folder):
+            notes = read_manifest(folder)
+            found[name] = notes["completed_at"] if notes else utc(os.path.getmtime(folder))
+    return dict(sorted(found.items(), key=lambda item: (item[1], item[0]), reverse=True))
+
+
+def orphans(dest):
+    """Return the paths of what killed runs have left in dest and nobody will use."""
+    names = os.listdir(dest) if os.path.isdir(dest) else []
+    return sorted(os.path.join(dest, n) for n in names if _PART.match(n) and not COMMIT.match(n))
+
+
+def parts(dest, commit=None):
+    """Return the names in dest that belong to the snapshot of commit, or to any snapshot."""
+    names = os.listdir(dest) if os.path.isdir(dest) else []
+    matches = {name: _PART.match(name) for name in names}
+    found = [name for name, match in matches.items() if match and commit in (None, match.group(1) or match.group(2))]
+    return sorted(found + [name for name in names if name == STAGING and not commit])
+
+
+def remove_tree(path):
+    """Take a file or folder away; a folder that is a snapshot is no snapshot any more from the first moment on."""
+    if not os.path.isdir(path) or os.path.islink(path):
+        os.unlink(path)
+        return
+    parent, name = os.path.split(path)
+    if COMMIT.match(name):
+        hidden = os.path.join(parent, ".%s.removed" % name)
+        if os.path.isdir(hidden):
+            shutil.rmtree(hidden)
+        os.rename(path, hidden)
+        path = hidden
+    shutil.rmtree(path)
+
+
+def require_space(dest, needed, min_free=0):
+    """Raise SnapshotError unless the file system of dest has needed bytes free, and min_free more."""
+    existing = os.path.abspath(dest)
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    mount = existing
     while not os.path.ismount(mount):
         mount = os.path.dirname(mount)
-    return path, mount
-
-
-def require_space(dest, needed):
-    """Raise SnapshotError unless the file system of dest has needed bytes free."""
-    existing, mount = mount_of(dest)
     free = shutil.disk_usage(existing).free
-    if needed > free:
+    if needed and needed + min_free > free:
+        spare = " and %s that stay free (min_free)" % _mb(min_free) if min_free else ""
         raise SnapshotError(
-            "%s needs %d MB and %s has %d MB free: free %d MB there or choose another dest"
-            % (dest, needed // 10**6 + 1, mount, free // 10**6, (needed - free) // 10**6 + 1)
+            "%s needs %s%s, and %s has %s free: free %s there or choose another dest"
+            % (dest, _mb(needed), spare, mount, _mb(free), _mb(needed + min_free - free))
         )
 
 
-@contextlib.contextmanager
-def locked(dest, commit):
-    """Hold the lock of one commit in dest: two runs never build the same folder at once.
+def _mb(count):
+    return "%d MB" % -(-count // 10**6)
 
-    The kernel drops the lock when its holder dies, so the file that stays is harmless.
+
+@contextlib.contextmanager
+def locked(dest, when_waiting=None):
+    """Hold the lock of dest: two runs never change it at once.
+
+    when_waiting is called when another run holds it. The kernel drops the lock when its
+    holder dies, so a file that stays is harmless.
     """
+    ours = not os.path.isdir(dest)
     os.makedirs(dest, mode=0o755, exist_ok=True)
-    path = os.path.join(dest, ".%s.lock" % commit)
+    path = os.path.join(dest, ".lock")
     while True:
-        with open(path, "a", encoding="utf-8") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            stream = open(path, "a", encoding="utf-8")
+        except FileNotFoundError:
+            # The holder before took dest itself away.
+            os.makedirs(dest, mode=0o755, exist_ok=True)
+            continue
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+                if when_waiting:
+                    when_waiting()
+                fcntl.flock(stream, fcntl.LOCK_EX)
             if not _is_file(path, stream):
                 # The holder before took the file away, and a third run may have locked a new one by now.
                 continue
@@ -159,6 +238,9 @@ def locked(dest, commit):
             finally:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
+                    if ours:
+                        # Nothing has come of it.
+                        os.rmdir(dest)
             return
 
 
@@ -169,63 +251,10 @@ def _is_file(path, stream):
         return False
 
 
-def seed(staging, folder, files):
-    """Hard-link into staging those of files that an earlier folder of the same commit holds."""
-    for wanted in files:
-        source = os.path.join(folder, wanted.path)
-        target = os.path.join(staging, wanted.path)
-        if os.path.isfile(source) and not os.path.exists(target):
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.link(source, target)
-
-
-def publish(staging, folder, manifest):
-    """Turn a staging folder whose files were all checked into the snapshot.
-
-    Leaves exactly the manifest's files, readable for all, synced to disk before the rename.
-    """
-    keep = {wanted["path"] for wanted in manifest["files"]}
-    for root, dirs, names in os.walk(staging, topdown=False):
-        for name in names:
-            path = os.path.join(root, name)
-            if os.path.relpath(path, staging) in keep:
-                os.chmod(path, 0o644)
-                _sync(path)
-            else:
-                os.unlink(path)
-        for name in dirs:
-            with contextlib.suppress(OSError):
-                os.rmdir(os.path.join(root, name))
-        if os.path.isdir(root):
-            os.chmod(root, 0o755)
-    path = os.path.join(staging, MANIFEST)
-    with open(path, "w", encoding="utf-8") as stream:
-        json.dump(manifest, stream, indent=2)
-        stream.write("\n")
-    os.chmod(path, 0o644)
-    _sync(path)
-    old = folder + ".old"
-    shutil.rmtree(old, ignore_errors=True)
-    if os.path.exists(folder):
-        os.rename(folder, old)
-    os.rename(staging, folder)
-    _sync(os.path.dirname(folder))
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path):
+def sync(path):
+    """Wait until a file's content, or a folder's entries, are on the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def folder_bytes(folder):
-    """Return the bytes of all files below folder, partial downloads included."""
-    total = 0
-    for root, dummy, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.path.getsize(os.path.join(root, name))
-    return total

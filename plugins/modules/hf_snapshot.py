@@ -10,15 +10,20 @@ short_description: A verified snapshot of a Hugging Face Hub repository
 version_added: 0.1.0
 author: The llmops.vllm authors (@llmops)
 description:
-  - Brings a model repository of the Hugging Face Hub, or of a mirror that speaks its protocol, to the host.
+  - Brings a repository of the Hugging Face Hub, or of a mirror that speaks its protocol, to the host.
   - The revision is resolved to a commit first. The snapshot is the folder O(dest)C(/<commit>/), which appears only
-    when every file in it has the size and the checksum that the Hub lists, and is never changed afterwards.
+    when every file in it has the size and the checksum that the Hub lists. Its files are never changed afterwards;
+    one that is damaged or missing is replaced as a whole.
   - A commit that is there already costs no request at all.
-  - While it works, its action plugin shows how far the download is.
+  - Contents are checked while they come, and what a killed run has brought is used by the next one.
+  - Two runs on one O(dest) wait for each other.
+  - While it works, its action plugin shows how far it is.
+  - The weights of a model that stand in the repository a second time (C(original/), and PyTorch, TensorFlow or Flax
+    files beside safetensors) are left out, unless O(allow_patterns) says which files are wanted.
 attributes:
   check_mode:
     support: full
-    description: Says what would be downloaded, and writes nothing.
+    description: Says what would be fetched, linked and removed, and writes nothing.
   diff_mode:
     support: full
     description: Shows the files that come and go.
@@ -27,11 +32,18 @@ attributes:
     description: A second run changes nothing, as long as O(revision) still means the same commit.
 requirements:
   - huggingface_hub >= 0.34
+  - requests
 options:
   repo_id:
     description: The repository, as C(organisation/name).
     type: str
     required: true
+  repo_type:
+    description: What kind of repository it is.
+    type: str
+    choices: [model, dataset, space]
+    default: model
+    version_added: 0.2.0
   revision:
     description:
       - Branch, tag or full commit.
@@ -50,8 +62,12 @@ options:
   token:
     description:
       - Token for private and gated repositories.
-      - Without it the requests are anonymous, even if the host has a token of its own.
+      - Without it and O(token_file) the requests are anonymous, even if the host has a token of its own.
     type: str
+  token_file:
+    description: File on the host that holds the token.
+    type: path
+    version_added: 0.2.0
   allow_patterns:
     description: Take only files that match one of these patterns (as of Python's C(fnmatch), over the whole path).
     type: list
@@ -60,18 +76,77 @@ options:
     description: Leave out files that match one of these patterns.
     type: list
     elements: str
+  weights:
+    description:
+      - Which weights of a model may come. It means nothing to datasets and spaces.
+      - V(safetensors_only) leaves pickled ones (C(.bin), C(.pt), C(.pth), C(.ckpt), C(.pkl), C(.pickle)) out, and
+        refuses a repository that has no others, because loading them can run code that they bring.
+      - V(any) takes these too, where no safetensors stand beside them.
+    type: str
+    choices: [safetensors_only, any]
+    default: safetensors_only
+    version_added: 0.2.0
+  verify:
+    description:
+      - What a file is compared by before it becomes part of the snapshot.
+      - V(sha256) is the content, by the Hub's sha256, or by git's own checksum for small files that have no other.
+      - V(size) compares the sizes alone. A later run with V(sha256) reads such a snapshot once more.
+    type: str
+    choices: [sha256, size]
+    default: sha256
+    version_added: 0.2.0
   max_workers:
-    description: Files that are downloaded at the same time.
+    description: Files that are fetched at the same time.
     type: int
     default: 8
+  max_rate:
+    description: Most bytes per second, in all, as a number or with a unit such as C(50M) (then 2^20 bytes). No limit by
+      default.
+    type: bytes
+    version_added: 0.2.0
+  timeout:
+    description: Seconds without a byte after which a request is given up, and made again.
+    type: int
+    default: 30
+    version_added: 0.2.0
+  retries:
+    description:
+      - How often a request, or a file, is tried again that brought nothing. Each time the wait doubles, or is what
+        the server asks for.
+      - An answer that does not pass by itself (401, 403, 404) is never tried again.
+    type: int
+    default: 5
+    version_added: 0.2.0
+  keep:
+    description: How many older snapshots stay in O(dest); by default all. The oldest go first, when the wanted one is
+      complete.
+    type: int
+    version_added: 0.2.0
+  protect:
+    description: Full commits whose snapshots O(keep) never takes away and does not count.
+    type: list
+    elements: str
+    default: []
+    version_added: 0.2.0
+  min_free:
+    description: Bytes that have to stay free on the file system of O(dest), as a number or with a unit such as C(20G).
+    type: bytes
+    default: 0
+    version_added: 0.2.0
   state:
-    description: Whether the snapshot is there.
+    description:
+      - V(present) makes sure that the snapshot is there; of files that were checked before, it looks at the sizes.
+      - V(verified) reads every file again, on all cores, and brings those anew that are not what the Hub lists.
+        Without patterns, the files are those that the snapshot has.
+      - V(absent) takes it away.
     type: str
-    choices: [present, absent]
+    choices: [present, verified, absent]
     default: present
   progress_file:
     description: File for the line that the action plugin shows. Set by the action plugin.
     type: path
+seealso:
+  - module: llmops.vllm.hf_snapshot_info
 """
 
 EXAMPLES = r"""
@@ -80,13 +155,21 @@ EXAMPLES = r"""
     repo_id: masao1211/karakuri-lm-70b-chat-v0.1-AWQ
     dest: /home/llm/vllm/model/masao1211--karakuri-lm-70b-chat-v0.1-AWQ
 
-- name: A gated model at one commit, without its PyTorch duplicates
+- name: A gated model at one commit; of older ones, one stays
   llmops.vllm.hf_snapshot:
     repo_id: example/gated-model
     revision: 9c0b7a3f4d2e1a6b5c8d7e9f0a1b2c3d4e5f6a7b
     dest: /home/llm/vllm/model/example--gated-model
     token: "{{ vault_hub_token }}"
-    ignore_patterns: ["*.bin", "original/*"]
+    keep: 1
+
+- name: Check the weights that are there, and repair what is wrong
+  llmops.vllm.hf_snapshot:
+    repo_id: example/gated-model
+    revision: 9c0b7a3f4d2e1a6b5c8d7e9f0a1b2c3d4e5f6a7b
+    dest: /home/llm/vllm/model/example--gated-model
+    token_file: /etc/llmops-vllm/hub_token
+    state: verified
 """
 
 RETURN = r"""
@@ -102,37 +185,71 @@ revision:
   sample: main
 commit:
   description: The commit that O(revision) means.
-  returned: when O(state=present)
+  returned: when O(state) is not V(absent)
   type: str
   sample: 1f3a5c7e9b2d4f6a8c0e1a3b5d7f9c2e4a6b8d0f
 path:
   description: The snapshot's folder.
-  returned: when O(state=present)
+  returned: when O(state) is not V(absent)
   type: str
   sample: /home/llm/vllm/model/org--name/1f3a5c7e9b2d4f6a8c0e1a3b5d7f9c2e4a6b8d0f
 files:
   description: Number of files in the snapshot.
-  returned: when O(state=present)
+  returned: when O(state) is not V(absent)
   type: int
   sample: 11
 bytes_total:
   description: Their size in bytes.
-  returned: when O(state=present)
+  returned: when O(state) is not V(absent)
   type: int
   sample: 37203456789
+fetched:
+  description: Files that came from the Hub; in check mode, that would come.
+  returned: when O(state) is not V(absent)
+  type: list
+  elements: str
+  sample: [model-00001-of-00004.safetensors]
+linked:
+  description: Files that are hard links to equal ones in other snapshots; in check mode, that would be.
+  returned: when O(state) is not V(absent)
+  type: list
+  elements: str
+  sample: [tokenizer.json]
+wrong:
+  description: Why files that were there had to be replaced.
+  returned: when O(state) is not V(absent)
+  type: list
+  elements: str
+  sample: [config.json is missing]
+left_out:
+  description: Files that the patterns let through and that are left out, as duplicates of weights or as pickled.
+  returned: when O(state) is not V(absent)
+  type: list
+  elements: str
+  sample: [pytorch_model.bin]
 bytes_downloaded:
-  description: Bytes that this run fetched; in check mode, that it would fetch.
-  returned: when O(state=present)
+  description: Bytes that this run fetched; in check mode, that it would fetch. What an earlier run left does not count.
+  returned: when O(state) is not V(absent)
   type: int
   sample: 37203456789
+bytes_linked:
+  description: Bytes of the files in RV(linked).
+  returned: when O(state) is not V(absent)
+  type: int
+  sample: 1795188
 verified:
-  description: Whether every file was checked against the Hub's checksums, now or when the snapshot was made.
-  returned: when O(state=present)
+  description: Whether every file was compared with the Hub's checksums, now or when the snapshot was made.
+  returned: when O(state) is not V(absent)
   type: bool
   sample: true
+verified_at:
+  description: When, in UTC. An empty string when they never were.
+  returned: when O(state) is not V(absent)
+  type: str
+  sample: "2026-01-31T12:00:00Z"
 removed:
-  description: Folders that were taken away, and what a killed run left beside them.
-  returned: when O(state=absent)
+  description: Folders that were taken away, and what killed runs left beside them; in check mode, that would be.
+  returned: always
   type: list
   elements: str
   sample: [/home/llm/vllm/model/org--name/1f3a5c7e9b2d4f6a8c0e1a3b5d7f9c2e4a6b8d0f]
@@ -143,14 +260,40 @@ elapsed:
   sample: 812.4
 """
 
+import contextlib
+import importlib.util
 import os
-import shutil
 import time
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ansible_collections.llmops.vllm.plugins.module_utils import _hub, _snapshot
-from ansible_collections.llmops.vllm.plugins.module_utils._progress import PROGRESS_FILE_SPEC, Progress, human_bytes
+from ansible_collections.llmops.vllm.plugins.module_utils import _hub, _selection, _snapshot
+from ansible_collections.llmops.vllm.plugins.module_utils._meter import Meter
+from ansible_collections.llmops.vllm.plugins.module_utils._progress import PROGRESS_FILE_SPEC, Progress
+from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import SnapshotError
+from ansible_collections.llmops.vllm.plugins.module_utils._staging import Staging
+from ansible_collections.llmops.vllm.plugins.module_utils._transfer import Transfer
+
+
+class Plan:
+    """What has to be done for a snapshot to be right."""
+
+    def __init__(self, wanted, wrong, sources, fetch, begun):
+        # [HubFile] that the snapshot has in the end.
+        self.wanted = wanted
+        # {HubFile: why the folder's file is not right}, for files that have to be replaced or added.
+        self.wrong = wrong
+        # {HubFile: path of an equal file in a snapshot of dest}.
+        self.sources = sources
+        # [HubFile] that come from the Hub or the staging folder.
+        self.fetch = fetch
+        # Bytes of these that are in the staging folder already.
+        self.begun = begun
+
+    @property
+    def bytes_to_fetch(self):
+        contents = {_snapshot.content_id(f): f.size for f in self.fetch}
+        return sum(contents.values()) - self.begun
 
 
 class HubSnapshot:
@@ -160,200 +303,341 @@ class HubSnapshot:
         params = module.params
         self.module = module
         self.repo_id = params["repo_id"]
+        self.repo_type = params["repo_type"]
         self.revision = params["revision"]
         self.dest = params["dest"]
         self.endpoint = params["endpoint"].rstrip("/")
-        self.token = params["token"]
-        self.allow_patterns = params["allow_patterns"]
-        self.ignore_patterns = params["ignore_patterns"]
-        self.max_workers = params["max_workers"]
+        self.state = params["state"]
+        self.check = params["verify"]
+        self.choice = _selection.Choice(
+            params["allow_patterns"] or [],
+            params["ignore_patterns"] or [],
+            params["weights"] if self.repo_type == "model" else "any",
+        )
+        self.keep = params["keep"]
+        self.protect = params["protect"]
+        self.staging = Staging(self.dest, self.check)
         self.progress = Progress(params["progress_file"])
-        self.result = {"changed": False, "repo_id": self.repo_id, "revision": self.revision}
+        self.result = {"changed": False, "repo_id": self.repo_id, "revision": self.revision, "removed": []}
+
+    def run(self):
+        """Return the module's result; raise SnapshotError or OSError."""
+        return self.absent() if self.state == "absent" else self.present()
 
     def present(self):
-        """Return the module's result; raise SnapshotError."""
-        selection = _snapshot.selection(self.allow_patterns, self.ignore_patterns)
-        if _snapshot.COMMIT.match(self.revision):
-            folder = self._folder(self.revision)
-            manifest = _snapshot.read_manifest(folder)
-            held = manifest and manifest.get("repo_id") == self.repo_id and _snapshot.holds(manifest, selection)
-            if held and not _snapshot.missing_files(folder, manifest["files"]):
-                return self._unchanged(self.revision, manifest["files"])
-
-        hub = _hub.Hub(self._client(), self.endpoint, self.repo_id, self.token)
-        commit, listed = hub.listing(self.revision)
-        # Who uploads a snapshot as a repository of his own uploads our manifest too.
-        listed = [f for f in listed if f.path != _snapshot.MANIFEST]
-        files = hub.matching(listed, self.allow_patterns or None, self.ignore_patterns or None)
-        if not files:
-            raise _snapshot.SnapshotError(
-                "none of the %d files of %s at %s matches allow_patterns %s without ignore_patterns %s: "
-                "change the patterns"
-                % (len(listed), self.repo_id, commit, self.allow_patterns or "*", self.ignore_patterns or "(none)")
-            )
-        folder = self._folder(commit)
-        manifest, wanted = self._wanted(folder, listed, files)
-        if manifest and not _snapshot.missing_files(folder, wanted):
-            return self._unchanged(commit, wanted)
-
-        staging = self._staging(commit)
-        missing = [f for f in _snapshot.missing_files(staging, wanted) if f in _snapshot.missing_files(folder, [f])]
-        self._describe(commit, wanted, missing, changed=True)
-        self.result["diff"] = {
-            "before_header": folder,
-            "after_header": folder,
-            "before": "".join("%s\n" % f.path for f in manifest["files"]) if manifest else "",
-            "after": "".join("%s\n" % f.path for f in sorted(wanted)),
-        }
-        _snapshot.require_space(self.dest, self.result["bytes_downloaded"])
-        if self.module.check_mode:
+        """Bring the snapshot, or repair it."""
+        commit, listed = self._listing()
+        wanted, left_out = self._select(commit, listed)
+        self.result.update(commit=commit, path=self._folder(commit), left_out=[f.path for f in left_out])
+        if self.module.check_mode or (self.state == "present" and self._is_complete(commit, wanted)):
+            plan = self._plan(commit, listed, wanted)
+            self._describe(plan, commit)
+            self._require_space(plan)
             return self.result
-        with _snapshot.locked(self.dest, commit):
-            # Another run may have built it while this one waited for the lock.
-            manifest, wanted = self._wanted(folder, listed, files)
-            if manifest and not _snapshot.missing_files(folder, wanted):
-                return self._unchanged(commit, wanted)
-            selections = [_snapshot.selection()]
-            if len(wanted) < len(listed):
-                selections = [selection] + [s for s in (manifest["selections"] if manifest else []) if s != selection]
-            self._build(hub, commit, folder, staging, wanted, selections)
-        self.result["verified"] = True
+        with self._locked():
+            # By now another run may have brought it.
+            if self.state == "present" and self._is_complete(commit, wanted):
+                self._describe(self._plan(commit, listed, wanted), commit)
+                return self.result
+            self.staging.open()
+            done = False
+            try:
+                plan = self._plan(commit, listed, wanted)
+                self._describe(plan, commit)
+                self._require_space(plan)
+                self._carry_out(plan, commit, listed)
+                done = True
+            finally:
+                self.staging.close(done)
         return self.result
 
     def absent(self):
         """Take away one snapshot, or all of the repository when revision is not a commit."""
-        one = _snapshot.COMMIT.match(self.revision)
-        found = os.listdir(self.dest) if os.path.isdir(self.dest) else []
-        ours = [name for name in found if _snapshot.is_part(name, self.revision if one else None)]
-        removed = [os.path.join(self.dest, name) for name in sorted(ours)]
-        if not one and len(ours) == len(found) and os.path.isdir(self.dest) and not os.path.islink(self.dest):
-            removed = [self.dest]
-        self.result.update(changed=bool(removed), removed=removed)
-        self.result["diff"] = {"before": "".join("%s\n" % path for path in removed), "after": ""}
-        if not self.module.check_mode:
-            for path in removed:
-                if os.path.isdir(path):
-                    shutil.rmtree(path)
-                else:
-                    os.unlink(path)
+        one = self.revision if _snapshot.COMMIT.match(self.revision) else None
+        found = [name for name in _names(self.dest) if name != ".lock"]
+        ours = _snapshot.parts(self.dest, one)
+        removed = [os.path.join(self.dest, name) for name in ours]
+        whole = not one and len(ours) == len(found) and os.path.isdir(self.dest) and not os.path.islink(self.dest)
+        self.result.update(changed=bool(removed) or whole, removed=[self.dest] if whole else removed)
+        self.result["diff"] = {"before": "".join("%s\n" % path for path in self.result["removed"]), "after": ""}
+        if self.result["changed"] and not self.module.check_mode:
+            with self._locked():
+                for name in _snapshot.parts(self.dest, one):
+                    _snapshot.remove_tree(os.path.join(self.dest, name))
+            if whole:
+                with contextlib.suppress(OSError):
+                    os.rmdir(self.dest)
         return self.result
 
-    def _wanted(self, folder, listed, files):
-        """Return (the manifest that is there, files and what an earlier run with other patterns brought)."""
-        manifest = _snapshot.read_manifest(folder)
-        kept = set(files).union(manifest["files"] if manifest else [])
-        return manifest, [f for f in listed if f in kept]
+    def _listing(self):
+        """Return (commit, [HubFile] of the commit), from the manifest when it is pinned and there."""
+        if _snapshot.COMMIT.match(self.revision):
+            notes = self._manifest(self.revision)
+            if notes:
+                return self.revision, notes["files"] + notes["left_out"]
+        commit, listed = self._hub().listing(self.revision)
+        # Who uploads a snapshot as a repository of his own uploads our manifest too.
+        return commit, [f for f in listed if f.path != _snapshot.MANIFEST]
 
-    def _build(self, hub, commit, folder, staging, wanted, selections):
-        os.makedirs(staging, mode=0o755, exist_ok=True)
-        _snapshot.seed(staging, folder, wanted)
-        total = self.result["bytes_total"]
-        started = time.monotonic()
-        begun_with = _snapshot.folder_bytes(staging)
+    def _select(self, commit, listed):
+        """Return ([HubFile] wanted, [HubFile] left out)."""
+        notes = self._manifest(commit)
+        if self.state == "verified" and notes and not self.choice.allow_patterns + self.choice.ignore_patterns:
+            return notes["files"], []
+        return _selection.select(listed, self.choice, "%s at %s" % (self.repo_id, commit))
 
-        def line():
-            have = min(_snapshot.folder_bytes(staging), total)
-            rate = max(have - begun_with, 0) / max(time.monotonic() - started, 0.1)
-            return "%s: %.0f %% (%s of %s, %s/s)" % (
-                self.repo_id,
-                100.0 * have / max(total, 1),
-                human_bytes(have),
-                human_bytes(total),
-                human_bytes(rate),
-            )
+    def _manifest(self, commit):
+        """Return the manifest of this repository's snapshot; another's can have the same commit."""
+        notes = _snapshot.read_manifest(self._folder(commit))
+        if notes and (notes["repo_id"], notes["repo_type"]) == (self.repo_id, self.repo_type):
+            return notes
+        return None
 
-        self.progress.every(1, line)
-        errors = []
-        # Asked for by name: the client would fetch small files again that are there without its own notes.
-        todo = _snapshot.missing_files(staging, wanted)
-        # A second attempt fetches only what the first one brought wrong.
-        for dummy in range(2):
-            if todo:
-                hub.fetch(commit, staging, [_literal(f.path) for f in todo], None, self.max_workers)
-            errors = [(f, _snapshot.content_error(staging, f)) for f in wanted]
-            errors = [(f, error) for f, error in errors if error]
-            for wrong, dummy_error in errors:
-                path = os.path.join(staging, wrong.path)
-                if os.path.exists(path):
-                    os.unlink(path)
-            todo = [f for f, dummy_error in errors]
-            if not todo:
-                break
-        if errors:
-            raise _snapshot.SnapshotError(
-                "%s at %s arrived wrong twice (%s): run again, or ask who runs %s"
-                % (self.repo_id, commit, _and_more([error for dummy, error in errors]), self.endpoint)
-            )
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        _snapshot.publish(
-            staging,
-            folder,
-            _snapshot.make_manifest(self.repo_id, commit, self.endpoint, wanted, selections, verified_at=now),
+    def _plan(self, commit, listed, wanted):
+        folder, notes = self._folder(commit), self._manifest(commit)
+        held = set(notes["files"]) if notes else set()
+        # What an earlier run with other patterns brought stays.
+        wanted = [f for f in listed if f in held or f in wanted]
+        right_by_size = notes and self.state == "present" and (notes["verified"] == "sha256" or self.check == "size")
+        # In check mode a folder of unknown origin is taken for what its sizes say.
+        check = "size" if right_by_size or (self.module.check_mode and self.state == "present") else self.check
+        errors = self._errors({os.path.join(folder, f.path): f for f in wanted}, check, "checked")
+        wrong = {f: errors[os.path.join(folder, f.path)] for f in wanted if os.path.join(folder, f.path) in errors}
+
+        sources = {}
+        elsewhere = self._contents_elsewhere(set(map(_snapshot.content_id, wrong)), wanted, folder, errors)
+        if elsewhere:
+            check = "size" if self.module.check_mode else self.check
+            errors = self._errors({path: f for path, f in elsewhere.items()}, check, "checked for links")
+            good = {_snapshot.content_id(f): path for path, f in elsewhere.items() if path not in errors}
+            sources = {f: good[_snapshot.content_id(f)] for f in wrong if _snapshot.content_id(f) in good}
+        fetch = [f for f in wrong if f not in sources]
+        begun = {_snapshot.content_id(f): self.staging.held_bytes(f) for f in fetch}
+        return Plan(wanted, wrong, sources, fetch, sum(begun.values()))
+
+    def _errors(self, paths, check, doing):
+        """Return {path: why it is wrong}, and show how far a check of contents is."""
+        if check == "size":
+            return _snapshot.content_errors(paths, check)
+        meter = Meter(self.repo_id, sum(f.size for f in paths.values()), doing=doing)
+        with self.progress.every(1, meter.line):
+            return _snapshot.content_errors(paths, check, meter.add)
+
+    def _contents_elsewhere(self, missing, wanted, folder, errors):
+        """Return {path: HubFile} of files in dest that should have the missing contents, one for each."""
+        found = {}
+        for f in wanted:
+            path = os.path.join(folder, f.path)
+            if path not in errors and _snapshot.content_id(f) in missing:
+                found.setdefault(_snapshot.content_id(f), (path, f))
+        for commit in _snapshot.commits(self.dest) if missing.difference(found) else []:
+            other = self._folder(commit)
+            notes = _snapshot.read_manifest(other) if other != folder else None
+            for f in notes["files"] if notes else []:
+                path = os.path.join(other, f.path)
+                if _snapshot.content_id(f) in missing and _snapshot.content_error(path, f, "size") is None:
+                    found.setdefault(_snapshot.content_id(f), (path, f))
+        return dict(found.values())
+
+    def _is_complete(self, commit, wanted):
+        """Return whether nothing has to be done, by the manifest and the sizes."""
+        notes, folder = self._manifest(commit), self._folder(commit)
+        if not notes or self._level(notes) != notes["verified"] or self._surplus(commit):
+            return False
+        files = {os.path.join(folder, f.path): f for f in set(wanted).union(notes["files"])}
+        return not _snapshot.content_errors(files, "size")
+
+    def _level(self, notes):
+        """Return how well the snapshot is verified after this run."""
+        return "sha256" if self.check == "sha256" else (notes["verified"] if notes else "size")
+
+    def _surplus(self, commit):
+        """Return the paths in dest that this run takes away."""
+        found = []
+        if self.keep is not None:
+            older = [c for c in _snapshot.commits(self.dest) if c != commit and c not in self.protect]
+            found = [self._folder(c) for c in older[self.keep :]]
+        return found + _snapshot.orphans(self.dest)
+
+    def _require_space(self, plan):
+        _snapshot.require_space(self.dest, plan.bytes_to_fetch, self.module.params["min_free"])
+
+    def _carry_out(self, plan, commit, listed):
+        notes, folder, now = self._manifest(commit), self._folder(commit), time.time()
+        for f, source in plan.sources.items():
+            self.staging.link(source, f)
+        if plan.fetch:
+            self._fetch(plan, commit)
+        manifest = _snapshot.manifest(
+            self.repo_id,
+            self.repo_type,
+            commit,
+            self.endpoint,
+            plan.wanted,
+            [f for f in listed if f not in plan.wanted],
+            self._level(notes),
+            now,
         )
+        if notes:
+            manifest["completed_at"] = notes["completed_at"]
+        if notes and self.check == "size":
+            manifest["verified_at"] = notes["verified_at"]
+        if plan.wrong or not notes:
+            self.staging.publish(folder, list(plan.wrong), manifest)
+        else:
+            self.staging.note(folder, manifest)
+        self.result.update(_verified(manifest))
+        for path in self._surplus(commit):
+            _snapshot.remove_tree(path)
 
-    def _client(self):
+    def _fetch(self, plan, commit):
+        if importlib.util.find_spec("requests") is None:
+            self.module.fail_json(msg=missing_required_lib("requests"))
+        total = sum({_snapshot.content_id(f): f.size for f in plan.fetch}.values())
+        meter = Meter(self.repo_id, total, begun_with=plan.begun)
+        params = self.module.params
+        transfer = Transfer(
+            self._hub(),
+            commit,
+            self.staging,
+            meter,
+            max_workers=params["max_workers"],
+            max_rate=params["max_rate"],
+            timeout=params["timeout"],
+            retries=params["retries"],
+        )
+        with self.progress.every(1, meter.line):
+            transfer.fetch(plan.fetch)
+        self.result["bytes_downloaded"] = meter.moved
+
+    def _describe(self, plan, commit):
+        notes = self._manifest(commit)
+        removed = self._surplus(commit)
+        linked = [f for f in plan.wrong if f in plan.sources]
+        before = sorted(f.path for f in notes["files"]) if notes else []
+        after = sorted(f.path for f in plan.wanted)
+        self.result.update(
+            changed=bool(plan.wrong or removed) or not notes,
+            files=len(plan.wanted),
+            bytes_total=sum(f.size for f in plan.wanted),
+            fetched=sorted(f.path for f in plan.fetch),
+            linked=sorted(f.path for f in linked),
+            bytes_downloaded=plan.bytes_to_fetch,
+            bytes_linked=sum(f.size for f in linked),
+            wrong=sorted(plan.wrong[f] for f in plan.wrong if f.path in before),
+            removed=removed,
+        )
+        self.result.update(_verified(notes if notes and not plan.wrong else None))
+        if self.result["changed"]:
+            self.result["diff"] = {
+                "before_header": self._folder(commit),
+                "after_header": self._folder(commit),
+                "before": _lines(before, removed, [f.path for f in plan.wrong], "%s (wrong)"),
+                "after": _lines(after, []),
+            }
+
+    def _hub(self):
         client, error = _hub.import_client(self.endpoint)
         if client is None:
             self.module.fail_json(msg=missing_required_lib("huggingface_hub"), exception=error)
-        return client
+        params = self.module.params
+        return _hub.Hub(
+            client,
+            self.endpoint,
+            self.repo_id,
+            self.repo_type,
+            self._token(),
+            params["timeout"],
+            params["retries"],
+            self.progress.say,
+        )
+
+    def _token(self):
+        path = self.module.params["token_file"]
+        if not path:
+            return self.module.params["token"]
+        try:
+            with open(path, encoding="utf-8") as stream:
+                token = stream.read().strip()
+        except (OSError, ValueError) as error:
+            raise SnapshotError("token_file %s cannot be read (%s): correct it" % (path, error)) from error
+        if not token:
+            raise SnapshotError("token_file %s is empty: put the token into it" % path)
+        self.module.no_log_values.add(token)
+        return token
+
+    def _locked(self):
+        return _snapshot.locked(
+            self.dest, lambda: self.progress.say("%s: waits for another run on %s" % (self.repo_id, self.dest))
+        )
 
     def _folder(self, commit):
         return os.path.join(self.dest, commit)
 
-    def _staging(self, commit):
-        return os.path.join(self.dest, ".%s.incomplete" % commit)
 
-    def _unchanged(self, commit, files):
-        self._describe(commit, files, [], changed=False)
-        self.result.pop("diff", None)
-        return self.result
-
-    def _describe(self, commit, files, missing, changed):
-        self.result.update(
-            changed=changed,
-            commit=commit,
-            path=self._folder(commit),
-            files=len(files),
-            bytes_total=sum(f.size for f in files),
-            bytes_downloaded=sum(f.size for f in missing),
-            verified=not changed,
-        )
+def _verified(notes):
+    """Return what a manifest says of how its snapshot was verified."""
+    checked = bool(notes) and notes["verified"] == "sha256"
+    return {"verified": checked, "verified_at": notes["verified_at"] if checked else ""}
 
 
-def _literal(path):
-    """Return a pattern of fnmatch that matches this path alone."""
-    return "".join("[%s]" % c if c in "*?[" else c for c in path)
+def _names(folder):
+    return os.listdir(folder) if os.path.isdir(folder) else []
 
 
-def _and_more(errors, shown=3):
-    more = len(errors) - shown
-    return "; ".join(errors[:shown] + (["and %d more" % more] if more > 0 else []))
+def _lines(paths, removed, wrong=(), mark="%s"):
+    return "".join("%s\n" % (mark % path if path in wrong else path) for path in [*paths, *removed])
+
+
+def _refused(params):
+    """Return what is wrong with the values of options, or None."""
+    for name, least in (("max_workers", 1), ("timeout", 1), ("retries", 0), ("keep", 0), ("max_rate", 1), ("min_free", 0)):
+        if params[name] is not None and params[name] < least:
+            return "%s is %d: it takes %d or more" % (name, params[name], least)
+    for commit in params["protect"]:
+        if not _snapshot.COMMIT.match(commit):
+            return "protect has '%s': it takes full commits, 40 hexadecimal digits each" % commit
+    return None
 
 
 def main():
     module = AnsibleModule(
         argument_spec=dict(
             repo_id=dict(type="str", required=True),
+            repo_type=dict(type="str", choices=["model", "dataset", "space"], default="model"),
             revision=dict(type="str", default="main"),
             dest=dict(type="path", required=True),
             endpoint=dict(type="str", default=_hub.DEFAULT_ENDPOINT),
             token=dict(type="str", no_log=True),
+            token_file=dict(type="path", no_log=False),
             allow_patterns=dict(type="list", elements="str"),
             ignore_patterns=dict(type="list", elements="str"),
+            weights=dict(type="str", choices=["safetensors_only", "any"], default="safetensors_only"),
+            verify=dict(type="str", choices=["sha256", "size"], default="sha256"),
             max_workers=dict(type="int", default=8),
-            state=dict(type="str", choices=["present", "absent"], default="present"),
+            max_rate=dict(type="bytes"),
+            timeout=dict(type="int", default=30),
+            retries=dict(type="int", default=5),
+            keep=dict(type="int"),
+            protect=dict(type="list", elements="str", default=[]),
+            min_free=dict(type="bytes", default=0),
+            state=dict(type="str", choices=["present", "verified", "absent"], default="present"),
             progress_file=PROGRESS_FILE_SPEC,
         ),
+        mutually_exclusive=[("token", "token_file")],
         supports_check_mode=True,
     )
-    if module.params["max_workers"] < 1:
-        module.fail_json(msg="max_workers is %d: it takes 1 or more" % module.params["max_workers"])
+    refused = _refused(module.params)
+    if refused:
+        module.fail_json(msg=refused)
+    # A container that is not root reads the files, whatever the umask of the account that fetches them.
+    os.umask(0o022)
     started = time.monotonic()
     snapshot = HubSnapshot(module)
     try:
         with snapshot.progress:
-            result = snapshot.present() if module.params["state"] == "present" else snapshot.absent()
-    except _snapshot.SnapshotError as error:
+            result = snapshot.run()
+    except SnapshotError as error:
         module.fail_json(msg=str(error))
     except PermissionError as error:
         module.fail_json(

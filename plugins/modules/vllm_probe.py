@@ -237,18 +237,21 @@ class ServerProbe:
         if self.server.is_alive():
             self.container.require_running()
             return time.monotonic() - started
-        self.progress.every(
-            1, lambda: "starting, %d s: %s" % (time.monotonic() - started, self.container.stage() or self.server.url)
-        )
-        while not self.server.is_alive():
-            self.container.require_running()
+
+        def line():
             waited = time.monotonic() - started
-            if waited > self.timeout:
-                raise _openai.ProbeError(
-                    "%s was not alive after %d s%s: raise the timeout if it only needs longer"
-                    % (self.server.url, waited, self._last_words())
-                )
-            time.sleep(self.interval)
+            return "starting, %d s: %s" % (waited, self.container.stage() or self.server.url)
+
+        with self.progress.every(1, line):
+            while not self.server.is_alive():
+                self.container.require_running()
+                waited = time.monotonic() - started
+                if waited > self.timeout:
+                    raise _openai.ProbeError(
+                        "%s was not alive after %d s%s: raise the timeout if it only needs longer"
+                        % (self.server.url, waited, self._last_words())
+                    )
+                time.sleep(self.interval)
         # Somebody else's server may answer on the port of a container that has ended.
         self.container.require_running()
         return time.monotonic() - started

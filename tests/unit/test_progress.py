@@ -26,9 +26,9 @@ def test_the_file_lives_as_long_as_the_module(tmp_path: Path) -> None:
         assert path.parent.stat().st_mode & 0o777 == 0o700
         progress.say("by hand 日本")
         assert path.read_text(encoding="utf-8") == "by hand 日本"
-        progress.every(0.01, lambda: f"line {min(next(counted), 3)}")
-        wait_for(path, "line 3")
-        assert path.stat().st_mode & 0o777 == 0o600
+        with progress.every(0.01, lambda: f"line {min(next(counted), 3)}"):
+            wait_for(path, "line 3")
+            assert path.stat().st_mode & 0o777 == 0o600
     assert list(path.parent.iterdir()) == []
     time.sleep(0.05)
     assert list(path.parent.iterdir()) == []
@@ -37,8 +37,8 @@ def test_the_file_lives_as_long_as_the_module(tmp_path: Path) -> None:
 def test_the_file_goes_with_a_failed_module(tmp_path: Path) -> None:
     path = tmp_path / "progress-1"
     with pytest.raises(RuntimeError, match="no"), Progress(str(path)) as progress:
-        progress.every(0.01, lambda: "line")
-        raise RuntimeError("no")
+        with progress.every(0.01, lambda: "line"):
+            raise RuntimeError("no")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -52,7 +52,8 @@ def test_without_a_file_nothing_happens(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     with Progress(None) as progress:
         progress.say("line")
-        progress.every(0.01, lambda: pytest.fail("nobody would read it"))
+        with progress.every(0.01, lambda: pytest.fail("nobody would read it")):
+            pass
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,186 @@
+# Copyright: (c) 2026, The llmops.vllm authors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""What is on its way to a snapshot: ``dest/.incomplete/``, which outlives its process.
+
+Contents are kept under their checksum, not their path, so that a killed run, another commit
+and a second copy in the repository all find what is there:
+
+    <id>          whole, checked and synced (<id>.unchecked: whole, only its size was looked at)
+    <id>.part     the first bytes of it
+    <id>.synced   how many of these bytes are on the disk for sure
+    boot_id       the boot of the machine in which all this was written
+    tree/         the snapshot that is being put together
+    new*          files that are about to get their names
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import threading
+
+from ansible_collections.llmops.vllm.plugins.module_utils import _snapshot
+
+# What file systems say that cannot link, or not here or not once more.
+NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+_CONTENT = re.compile(r"[0-9a-f]{40,64}(\.part|\.unchecked)?\Z")
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class Staging:
+    """The folder of contents below dest. Only who holds the lock of dest may change it.
+
+    check: sha256 or size; how contents are checked before they get here.
+    """
+
+    def __init__(self, dest, check="sha256"):
+        self.dest = dest
+        self.check = check
+        self.path = os.path.join(dest, _snapshot.STAGING)
+
+    def open(self):
+        """Make the folder, or take over what an earlier run left in it."""
+        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        boot_id, notes = _read(BOOT_ID), os.path.join(self.path, "boot_id")
+        if _read(notes) != boot_id:
+            # Bytes that were written, but not synced, before the machine went down may be anything.
+            for name in os.listdir(self.path):
+                content, suffix = os.path.splitext(name)
+                if suffix == ".part":
+                    path = os.path.join(self.path, name)
+                    os.truncate(path, min(self._synced(content), os.path.getsize(path)))
+            self._write(notes, boot_id)
+        for name in os.listdir(self.path):
+            content, suffix = os.path.splitext(name)
+            if suffix == ".unchecked":
+                os.replace(os.path.join(self.path, name), os.path.join(self.path, content + ".part"))
+        shutil.rmtree(os.path.join(self.path, "tree"), ignore_errors=True)
+
+    def whole(self, wanted):
+        """Return the path of a content that is whole and checked."""
+        return self._path(wanted) + ("" if self.check == "sha256" else ".unchecked")
+
+    def part(self, wanted):
+        """Return the path of the first bytes of a content."""
+        return self._path(wanted) + ".part"
+
+    def held_bytes(self, wanted):
+        """Return how many bytes of a content are here."""
+        for path in (self.whole(wanted), self.part(wanted)):
+            with contextlib.suppress(OSError):
+                return min(os.path.getsize(path), wanted.size)
+        return 0
+
+    def sync_part(self, wanted, length):
+        """Bring the first length bytes of a part to the disk, and note it."""
+        _snapshot.sync(self.part(wanted))
+        self._write(self._path(wanted) + ".synced", str(length))
+
+    def accept(self, wanted):
+        """Turn a part that was checked into a whole content."""
+        part = self.part(wanted)
+        os.chmod(part, 0o644)
+        _snapshot.sync(part)
+        os.replace(part, self.whole(wanted))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(wanted) + ".synced")
+
+    def reject(self, wanted):
+        """Forget a part."""
+        for path in (self.part(wanted), self._path(wanted) + ".synced"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def publish(self, folder, files, manifest):
+        """Put contents that are all here under their paths into a snapshot.
+
+        A new snapshot appears at once. In one that is there, files are replaced one by one: a
+        running container keeps the folder that it was started with.
+        """
+        exists = os.path.isdir(folder)
+        target = folder if exists else os.path.join(self.path, "tree")
+        for wanted in files:
+            path = os.path.join(target, wanted.path)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.replace(self._second_name(self.whole(wanted)), path)
+        if not exists:
+            os.makedirs(target, exist_ok=True)
+            os.chmod(target, 0o755)
+        folders = {target}
+        for wanted in files:
+            path = os.path.dirname(wanted.path)
+            while path:
+                folders.add(os.path.join(target, path))
+                path = os.path.dirname(path)
+        for path in folders:
+            os.chmod(path, 0o755)
+            _snapshot.sync(path)
+        self.note(target, manifest)
+        if not exists:
+            os.rename(target, folder)
+        _snapshot.sync(self.dest)
+
+    def note(self, folder, manifest):
+        """Put a manifest into a snapshot's folder."""
+        self._write(os.path.join(folder, _snapshot.MANIFEST), _snapshot.manifest_text(manifest))
+        _snapshot.sync(folder)
+
+    def link(self, source, wanted):
+        """Take over a checked content from another snapshot."""
+        os.replace(self._second_name(source), self.whole(wanted))
+        self.reject(wanted)
+
+    def close(self, done):
+        """End the work: when it is done, nothing stays; when it is not, the contents stay for the next run."""
+        contents = [
+            name
+            for name in os.listdir(self.path)
+            if _CONTENT.match(name) and os.path.getsize(os.path.join(self.path, name))
+        ]
+        if done or not contents:
+            shutil.rmtree(self.path)
+
+    def _path(self, wanted):
+        return os.path.join(self.path, _snapshot.content_id(wanted))
+
+    def _synced(self, content):
+        try:
+            return int(_read(os.path.join(self.path, content + ".synced")))
+        except ValueError:
+            return 0
+
+    def _second_name(self, source):
+        """Give a file a second name, or make a copy where the file system knows no hard links."""
+        new = os.path.join(self.path, "new")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        try:
+            os.link(source, new)
+        except OSError as error:
+            if error.errno not in NO_LINK:
+                raise
+            shutil.copyfile(source, new)
+            os.chmod(new, 0o644)
+            _snapshot.sync(new)
+        return new
+
+    def _write(self, path, text):
+        """Write a small file as a whole, synced."""
+        new = os.path.join(self.path, "new-%s" % threading.get_ident())
+        with open(new, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o644)
+            os.fsync(stream.fileno())
+        os.replace(new, path)
+
+
+def _read(path):
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,322 @@
+# Copyright: (c) 2026, The llmops.vllm authors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Contents of a commit, over HTTP into the staging folder: checked while they flow, resumed where they stopped.
+
+Why not the client's own download (huggingface_hub 0.34 to 2.4, each was tried): it checks no
+content, starts a file again from its first byte in a new process, gives up on a reset
+connection or a status 503, and ignores Retry-After.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import threading
+import time
+from urllib.parse import urlsplit
+
+from ansible_collections.llmops.vllm.plugins.module_utils import _hub, _retry, _snapshot
+from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import SnapshotError
+
+# The most that is read, hashed and written at once, in bytes: less costs calls, more falls out of the CPU's cache.
+CHUNK = 512 * 1024
+# After so many bytes of a file they are brought to the disk, to be trusted after a power loss.
+SYNC_EVERY = 128 * 1024 * 1024
+# An attempt that brought so many bytes is no failed one, though it ended early.
+PROGRESS = 1024 * 1024
+# The client refuses to fetch more than this in one plain request (constants.MAX_HTTP_DOWNLOAD_SIZE), as the Hub's
+# content network does.
+HTTP_LIMIT = 50 * 10**9
+
+
+class Passing(Exception):
+    """An attempt that failed in a way that may pass. retry_after: what the server asked for, or None."""
+
+    def __init__(self, message, retry_after=None):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Wrong(Exception):
+    """A content that is not the one that the Hub lists."""
+
+
+class Stopped(Exception):
+    """Another file has failed for good."""
+
+
+class Transfer:
+    """Fetches contents side by side. meter: a _meter.Meter.
+
+    max_rate: bytes per second in all, None for no limit. timeout: seconds without a byte.
+    retries: attempts after the first one that may bring nothing, for each file.
+    """
+
+    def __init__(self, hub, commit, staging, meter, max_workers=8, max_rate=None, timeout=30, retries=5):
+        self.hub = hub
+        self.commit = commit
+        self.staging = staging
+        self.meter = meter
+        self.max_workers = max_workers
+        self.timeout = timeout
+        self.attempts = retries + 1
+        self.stopped = threading.Event()
+        self.rate_limit = RateLimit(max_rate, self.stopped) if max_rate else None
+        # Small enough for a slow stream to be even and a fast one to be cheap.
+        self.chunk = max(16 * 1024, min(CHUNK, max_rate // 8)) if max_rate else CHUNK
+        self._local = threading.local()
+        self._syncer = None
+
+    def fetch(self, files):
+        """Bring all contents of files, large ones first; raise the first error that does not pass."""
+        todo = {_snapshot.content_id(f): f for f in files}
+        largest_first = sorted(todo.values(), key=lambda f: -f.size)
+        with (
+            concurrent.futures.ThreadPoolExecutor(1) as self._syncer,
+            concurrent.futures.ThreadPoolExecutor(self.max_workers) as pool,
+        ):
+            jobs = [pool.submit(self._fetch_file, f) for f in largest_first]
+            try:
+                for job in concurrent.futures.as_completed(jobs):
+                    job.result()
+            finally:
+                self.stopped.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _fetch_file(self, wanted):
+        if os.path.exists(self.staging.whole(wanted)):
+            return
+        with self.meter.file(wanted.path) as note:
+            try:
+                for fresh in (False, True):
+                    try:
+                        self._fetch_content(wanted, note)
+                        self.staging.accept(wanted)
+                        return
+                    except Wrong as error:
+                        self.meter.take_back(self.staging.held_bytes(wanted))
+                        self.staging.reject(wanted)
+                        if fresh:
+                            raise SnapshotError(
+                                "%s of %s arrived wrong twice (%s): run again, or ask who runs %s"
+                                % (wanted.path, self.hub.repo_id, error, self.hub.endpoint)
+                            ) from error
+                        note("arrived wrong, fetching it anew")
+            except Stopped:
+                pass
+
+    def _fetch_content(self, wanted, note):
+        """Bring one content to the end, whatever cuts it short on the way; raise Wrong when it is not the right one."""
+        if wanted.size > HTTP_LIMIT and self.hub.has_xet:
+            self._fetch_with_client(wanted)
+            return
+        with open(self.staging.part(wanted), "ab", buffering=0) as stream:
+            content = Content(wanted, stream, self.staging)
+            failed = 0
+            while content.length < wanted.size:
+                before = content.length
+                try:
+                    self._attempt(content, note)
+                except Passing as error:
+                    failed = 1 if content.length - before >= PROGRESS else failed + 1
+                    if failed >= self.attempts:
+                        raise SnapshotError(
+                            "%s of %s could not be fetched in %d attempts: %s: run again later, it goes on from there"
+                            % (wanted.path, self.hub.repo_id, self.attempts, error)
+                        ) from error
+                    note("%s, attempt %d of %d" % (error, failed + 1, self.attempts))
+                    self.stopped.wait(_retry.delay(failed, error.retry_after))
+                if self.stopped.is_set():
+                    raise Stopped
+            content.check()
+
+    def _attempt(self, content, note):
+        import requests
+        import urllib3
+
+        wanted = content.wanted
+        start = content.length
+        url = self.hub.file_url(self.commit, wanted.path)
+        headers = {**self.hub.headers(), "Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = "bytes=%d-" % start
+        try:
+            with self._session().get(url, headers=headers, stream=True, timeout=self.timeout) as response:
+                url = response.url
+                self._look_at(response, wanted, start)
+                if response.status_code == 200 and start:
+                    self.meter.take_back(start)
+                    content.restart()
+                # Not in the urllib3 of older systems. Takes what has come; read() would drop it when the rest does not.
+                read = getattr(response.raw, "read1", response.raw.read)
+                while content.length < wanted.size:
+                    piece = read(self.chunk, decode_content=False)
+                    if not piece:
+                        raise Passing(
+                            "%s closed the connection after %d of %d bytes" % (_host(url), content.length, wanted.size)
+                        )
+                    if self.stopped.is_set():
+                        raise Stopped
+                    if self.rate_limit:
+                        self.rate_limit.take(len(piece))
+                    self._write(content, piece)
+                    note("")
+                if response.headers.get("Content-Length"):
+                    # All of it was read, though requests does not know: the next file takes this connection.
+                    response.raw.release_conn()
+        except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
+            raise Passing("no byte for %g s from %s" % (self.timeout, _host(url))) from error
+        except requests.exceptions.SSLError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise SnapshotError(_hub.untrusted(_host(url), error)) from error
+            raise Passing("%s: %s" % (_host(url), _reason(error))) from error
+        except requests.TooManyRedirects as error:
+            raise SnapshotError("%s redirects without end: choose another endpoint" % _host(url)) from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError) as error:
+            if _is_timeout(error):
+                raise Passing("no byte for %g s from %s" % (self.timeout, _host(url))) from error
+            raise Passing("%s: %s" % (_host(url), _reason(error))) from error
+
+    def _look_at(self, response, wanted, start):
+        """Raise unless a response brings the content from byte start on, or from its beginning."""
+        status = response.status_code
+        if status in _retry.PASSING_STATUS:
+            raise Passing("status %d from %s" % (status, _host(response.url)), response.headers.get("Retry-After"))
+        if status == 416:
+            raise Wrong("%s has no bytes after %d of %d" % (_host(response.url), start, wanted.size))
+        if status not in (200, 206):
+            if response.history and not _same_host(response.url, self.hub.endpoint):
+                # A signed address of the content network can expire; the Hub gives a new one.
+                raise Passing("status %d from %s" % (status, _host(response.url)))
+            raise SnapshotError(
+                self.hub.refusal(status, response.headers.get("X-Error-Code"), self.commit, wanted.path)
+            )
+        if status == 206 and not response.headers.get("Content-Range", "").startswith("bytes %d-" % start):
+            raise Wrong("%s answers with %s" % (_host(response.url), response.headers.get("Content-Range")))
+        coming = response.headers.get("Content-Length", "")
+        begin = start if status == 206 else 0
+        if coming.isdigit() and begin + int(coming) != wanted.size:
+            raise Wrong("%s sends %d bytes, the Hub lists %d" % (_host(response.url), begin + int(coming), wanted.size))
+
+    def _write(self, content, piece):
+        before = content.length
+        content.append(piece)
+        self.meter.add(len(piece))
+        if content.length // SYNC_EVERY > before // SYNC_EVERY:
+            self._syncer.submit(_sync_part, self.staging, content.wanted, content.length)
+
+    def _fetch_with_client(self, wanted):
+        """Bring a file that is too large for one plain request with the client, which has Xet for that."""
+        folder = os.path.join(self.staging.path, "xet")
+        with self.meter.folder(folder):
+            path = self.hub.download(self.commit, wanted.path, folder)
+        os.replace(path, self.staging.part(wanted))
+        if self.staging.check == "sha256":
+            error = _snapshot.content_error(self.staging.part(wanted), wanted)
+            if error:
+                raise Wrong(error)
+
+    def _session(self):
+        """Return this thread's session: connections are used again, and shared by none."""
+        import requests
+
+        if not hasattr(self._local, "session"):
+            self._local.session = requests.Session()
+            # The token comes from the module alone, never from the account's ~/.netrc.
+            self._local.session.auth = _no_auth
+        return self._local.session
+
+
+class Content:
+    """A content as it grows: the part's file, its length, and the digest of what is in it."""
+
+    def __init__(self, wanted, stream, staging):
+        self.wanted = wanted
+        self.stream = stream
+        self.length = staging.held_bytes(wanted)
+        os.ftruncate(stream.fileno(), self.length)
+        self.digest = _snapshot.new_digest(wanted) if staging.check == "sha256" else None
+        if self.digest and self.length:
+            _snapshot.feed(self.digest, stream.name)
+
+    def append(self, piece):
+        """Take the next bytes."""
+        if self.digest:
+            self.digest.update(piece)
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[self.stream.write(rest) :]
+        self.length += len(piece)
+        if self.length > self.wanted.size:
+            raise Wrong("it is longer than the %d bytes that the Hub lists" % self.wanted.size)
+
+    def restart(self):
+        """Forget all bytes."""
+        os.ftruncate(self.stream.fileno(), 0)
+        self.length = 0
+        self.digest = _snapshot.new_digest(self.wanted) if self.digest else None
+
+    def check(self):
+        """Raise Wrong unless the content is the one that the Hub lists."""
+        if self.digest and self.digest.hexdigest() != _snapshot.content_id(self.wanted):
+            raise Wrong(
+                "it has the checksum %s, the Hub lists %s"
+                % (self.digest.hexdigest(), _snapshot.content_id(self.wanted))
+            )
+
+
+class RateLimit:
+    """Bytes per second, shared by all threads."""
+
+    def __init__(self, rate, stopped):
+        self.rate = rate
+        self.stopped = stopped
+        self._lock = threading.Lock()
+        self._free_at = time.monotonic()
+
+    def take(self, count):
+        """Wait until count bytes more fit under the rate."""
+        with self._lock:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now) + count / self.rate
+            wait = self._free_at - now
+        self.stopped.wait(wait)
+
+
+def _sync_part(staging, wanted, length):
+    # The file may be whole by now, and have its final name.
+    with contextlib.suppress(OSError):
+        staging.sync_part(wanted, length)
+
+
+def _no_auth(request):
+    return request
+
+
+def _host(url):
+    return urlsplit(url).hostname or url
+
+
+def _same_host(one, other):
+    return urlsplit(one).netloc == urlsplit(other).netloc
+
+
+def _reason(error):
+    """Return the innermost cause of a chain of HTTP errors, in a few words."""
+    while True:
+        inner = next((a for a in reversed(error.args) if isinstance(a, BaseException)), None)
+        inner = inner or getattr(error, "reason", None)
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.splitlines()[0]
+
+
+def _is_timeout(error):
+    while isinstance(error, BaseException):
+        if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+            return True
+        error = next((a for a in error.args if isinstance(a, BaseException)), None)
+    return False

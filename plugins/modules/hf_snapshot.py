@@ -517,7 +517,7 @@ class HubSnapshot:
         before = sorted(f.path for f in notes["files"]) if notes else []
         after = sorted(f.path for f in plan.wanted)
         self.result.update(
-            changed=bool(plan.wrong or removed) or not notes,
+            changed=bool(plan.wrong or removed) or not notes or self._level(notes) != notes["verified"],
             files=len(plan.wanted),
             bytes_total=sum(f.size for f in plan.wanted),
             fetched=sorted(f.path for f in plan.fetch),

@@ -56,12 +56,16 @@ lint: setup ## static checks (under a minute)
 test-unit: setup ## unit tests (seconds)
 	@pytest -q tests/unit
 
+.PHONY: test-integration
+test-integration: setup ## hf_snapshot with each generation of the Hub's client
+	@pytest -q tests/integration
+
 .PHONY: test-sanity
 test-sanity: setup ## ansible-test sanity
 	@tools/sanity.sh
 
 .PHONY: test
-test: lint test-unit test-sanity ## what a change must pass: all but the long scenarios
+test: lint test-unit test-integration test-sanity ## what a change must pass: all but the long scenarios
 	@tools/scenarios.sh $(SHORT_SCENARIOS)
 
 .PHONY: list-short
@@ -69,7 +73,7 @@ list-short:
 	@echo $(SHORT_SCENARIOS)
 
 .PHONY: test-all
-test-all: lint test-unit test-sanity ## every scenario as well
+test-all: lint test-unit test-integration test-sanity ## every scenario as well
 	@tools/scenarios.sh $(SHORT_SCENARIOS) $(filter-out $(SHORT_SCENARIOS),$(ALL_SCENARIOS))
 
 .PHONY: build

@@ -12,6 +12,7 @@ all cores, and what is moved again after `kill -9`. --scale makes all sizes smal
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -122,7 +123,9 @@ def downloads(hub: Hub, work: Path, repositories: dict[str, str], rounds: int) -
         rows, base = [], list(runs)[1]
         for name, measured in runs.items():
             measured = measured[1:]  # the first round fills the page cache
-            median = {key: statistics.median(getattr(run, key) for run in measured) for key in ("wall", "cpu", "memory")}
+            median = {
+                key: statistics.median(getattr(run, key) for run in measured) for key in ("wall", "cpu", "memory")
+            }
             reference = {key: statistics.median(getattr(run, key) for run in runs[base][1:]) for key in ("wall", "cpu")}
             rows.append(
                 [
@@ -137,6 +140,10 @@ def downloads(hub: Hub, work: Path, repositories: dict[str, str], rounds: int) -
             )
         head = ["tool", "wall s", "CPU s", "wall ratio", "CPU ratio", "peak MiB", "rounds (wall/CPU)"]
         print_table(title, head, rows)
+
+
+def medians(runs: list[Run]) -> dict[str, float]:
+    return {key: statistics.median(getattr(run, key) for run in runs) for key in ("wall", "cpu", "memory")}
 
 
 def client_version() -> str:
@@ -157,7 +164,11 @@ def no_op(hub: Hub, work: Path, repo_id: str, rounds: int) -> None:
         runs["empty module"].append(measure([sys.executable, str(empty), str(work / "empty.json")]))
         runs[list(runs)[1]].append(measure(again))
     rows = [
-        [name, f"{statistics.median(r.wall for r in measured):.3f}", f"{statistics.median(r.cpu for r in measured):.3f}"]
+        [
+            name,
+            f"{statistics.median(r.wall for r in measured):.3f}",
+            f"{statistics.median(r.cpu for r in measured):.3f}",
+        ]
         for name, measured in runs.items()
     ]
     print_table("A commit that is there (no request)", ["run", "wall s", "CPU s"], rows)
@@ -208,10 +219,8 @@ def kills(hub: Hub, work: Path, repo_id: str) -> None:
         while process.poll() is None:
             held = 0
             for path in staging.glob("[0-9a-f]*[0-9a-f.part]") if staging.is_dir() else []:
-                try:
+                with contextlib.suppress(FileNotFoundError):
                     held += path.stat().st_size
-                except FileNotFoundError:
-                    pass
             if held >= share * total:
                 process.send_signal(signal.SIGKILL)
                 break
@@ -219,7 +228,8 @@ def kills(hub: Hub, work: Path, repo_id: str) -> None:
         process.wait()
 
     rows = []
-    for title, shares in (("at 90 %", [0.9]), ("5 times at random", sorted(random.uniform(0.05, 0.95) for _ in range(5)))):
+    at_random = sorted(random.uniform(0.05, 0.95) for dummy in range(5))
+    for title, shares in (("at 90 %", [0.9]), ("5 times at random", at_random)):
         before = hub.bytes_sent
         for share in shares:
             run_until(share)
@@ -260,9 +270,8 @@ def main() -> None:
             for repository in hub.repositories():
                 hub.snapshot(repository)
             if "downloads" in parts:
-                size = args.scale * 2
-                titles = {"bench/one": f"{size:g} GiB in one file", "bench/many": f"200 files of {8 * args.scale:g} MiB"}
-                downloads(hub, work, titles, args.rounds)
+                one, many = f"{args.scale * 2:g} GiB in one file", f"200 files of {args.scale * 8:g} MiB"
+                downloads(hub, work, {"bench/one": one, "bench/many": many}, args.rounds)
             if "no-op" in parts:
                 no_op(hub, work, "bench/many", args.rounds)
             if "verified" in parts:

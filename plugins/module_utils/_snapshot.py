@@ -48,7 +48,7 @@ def new_digest(wanted):
     if wanted.sha256:
         return hashlib.sha256()
     # git hashes a header before the content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
-    return hashlib.sha1(b"blob %d\0" % wanted.size, usedforsecurity=False)
+    return hashlib.sha1(b"blob %d\0" % wanted.size)
 
 
 def feed(digest, path, count_bytes=None):
@@ -94,8 +94,8 @@ def content_errors(paths, check="sha256", count_bytes=None):
     largest_first = sorted(paths, key=lambda path: -paths[path].size)
     # The digests run outside Python's lock, so that threads use all cores.
     with concurrent.futures.ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
-        errors = pool.map(lambda path: content_error(path, paths[path], check, count_bytes), largest_first)
-        return {path: error for path, error in zip(largest_first, errors) if error}
+        jobs = {path: pool.submit(content_error, path, paths[path], check, count_bytes) for path in largest_first}
+        return {path: job.result() for path, job in jobs.items() if job.result()}
 
 
 def manifest(repo_id, repo_type, commit, endpoint, files, left_out, verified, now):
@@ -216,7 +216,7 @@ def locked(dest, when_waiting=None):
     path = os.path.join(dest, ".lock")
     while True:
         try:
-            stream = open(path, "a", encoding="utf-8")
+            stream = open(path, "a", encoding="utf-8")  # noqa: SIM115
         except FileNotFoundError:
             # The holder before took dest itself away.
             os.makedirs(dest, mode=0o755, exist_ok=True)

@@ -9,11 +9,11 @@ connection or a status 503, and ignores Retry-After.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from urllib.parse import urlsplit
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _hub, _retry, _snapshot
@@ -72,17 +72,15 @@ class Transfer:
         """Bring all contents of files, large ones first; raise the first error that does not pass."""
         todo = {_snapshot.content_id(f): f for f in files}
         largest_first = sorted(todo.values(), key=lambda f: -f.size)
-        with (
-            concurrent.futures.ThreadPoolExecutor(1) as self._syncer,
-            concurrent.futures.ThreadPoolExecutor(self.max_workers) as pool,
-        ):
+        with ThreadPoolExecutor(1) as self._syncer, ThreadPoolExecutor(self.max_workers) as pool:
             jobs = [pool.submit(self._fetch_file, f) for f in largest_first]
             try:
-                for job in concurrent.futures.as_completed(jobs):
+                for job in as_completed(jobs):
                     job.result()
             finally:
                 self.stopped.set()
-                pool.shutdown(wait=True, cancel_futures=True)
+                for job in jobs:
+                    job.cancel()
 
     def _fetch_file(self, wanted):
         if os.path.exists(self.staging.whole(wanted)):

@@ -408,7 +408,7 @@ class HubSnapshot:
         elsewhere = self._contents_elsewhere(set(map(_snapshot.content_id, wrong)), wanted, folder, errors)
         if elsewhere:
             check = "size" if self.module.check_mode else self.check
-            errors = self._errors({path: f for path, f in elsewhere.items()}, check, "checked for links")
+            errors = self._errors(elsewhere, check, "checked for links")
             good = {_snapshot.content_id(f): path for path, f in elsewhere.items() if path not in errors}
             sources = {f: good[_snapshot.content_id(f)] for f in wrong if _snapshot.content_id(f) in good}
         fetch = [f for f in wrong if f not in sources]
@@ -591,7 +591,14 @@ def _lines(paths, removed, wrong=(), mark="%s"):
 
 def _refused(params):
     """Return what is wrong with the values of options, or None."""
-    for name, least in (("max_workers", 1), ("timeout", 1), ("retries", 0), ("keep", 0), ("max_rate", 1), ("min_free", 0)):
+    for name, least in (
+        ("max_workers", 1),
+        ("timeout", 1),
+        ("retries", 0),
+        ("keep", 0),
+        ("max_rate", 1),
+        ("min_free", 0),
+    ):
         if params[name] is not None and params[name] < least:
             return "%s is %d: it takes %d or more" % (name, params[name], least)
     for commit in params["protect"]:

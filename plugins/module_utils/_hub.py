@@ -111,7 +111,7 @@ class Hub:
 
     def _file(self, sibling):
         path = sibling.rfilename
-        if path.startswith("/") or ".." in path.split("/"):
+        if path.startswith("/") or ".." in path.split("/") or "\0" in path:
             raise SnapshotError(
                 "%s lists the file '%s' of %s, which lies outside the snapshot: do not use it"
                 % (self.endpoint, path, self.repo_id)
@@ -150,8 +150,15 @@ class Hub:
             )
         except Exception as error:
             # The client's own errors are OSErrors as well, in some of its versions.
-            if isinstance(error, OSError) and error.errno:
+            if isinstance(error, OSError) and error.errno and not self._may_pass(error):
                 raise
+            if self._may_pass(error):
+                raise _retry.Passing(self._explain(error, commit)) from error
+            if getattr(error, "response", None) is None:
+                raise SnapshotError(
+                    "%s of %s could not be fetched by the Hub's client, which large files need: %s"
+                    % (path, self.repo_id, _first_line(error))
+                ) from error
             raise SnapshotError(self._explain(error, commit)) from error
 
     def refusal(self, status, code, revision, path=None):

@@ -18,6 +18,14 @@ LONGEST_DELAY = 60.0
 LONGEST_RETRY_AFTER = 330.0
 
 
+class Passing(Exception):
+    """An attempt that failed in a way that may pass. retry_after: what the server asked for, or None."""
+
+    def __init__(self, message, retry_after=None):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 def delay(attempt, retry_after=None, now=None):
     """Return the seconds to wait after the attempt of this number (from 1) has failed.
 

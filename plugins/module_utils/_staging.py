@@ -106,6 +106,7 @@ class Staging:
             path = os.path.join(target, wanted.path)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             os.replace(self._second_name(self.whole(wanted)), path)
+            os.chmod(path, 0o644)
         if not exists:
             os.makedirs(target, exist_ok=True)
             os.chmod(target, 0o755)

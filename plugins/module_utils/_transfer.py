@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from urllib.parse import urlsplit
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _hub, _retry, _snapshot
+from ansible_collections.llmops.vllm.plugins.module_utils._retry import Passing
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import SnapshotError
 
 # The most that is read, hashed and written at once, in bytes: less costs calls, more falls out of the CPU's cache.
@@ -28,14 +29,6 @@ PROGRESS = 1024 * 1024
 # The client refuses to fetch more than this in one plain request (constants.MAX_HTTP_DOWNLOAD_SIZE), as the Hub's
 # content network does.
 HTTP_LIMIT = 50 * 10**9
-
-
-class Passing(Exception):
-    """An attempt that failed in a way that may pass. retry_after: what the server asked for, or None."""
-
-    def __init__(self, message, retry_after=None):
-        super().__init__(message)
-        self.retry_after = retry_after
 
 
 class Wrong(Exception):
@@ -107,27 +100,33 @@ class Transfer:
     def _fetch_content(self, wanted, note):
         """Bring one content to the end, whatever cuts it short on the way; raise Wrong when it is not the right one."""
         if wanted.size > HTTP_LIMIT and self.hub.has_xet:
-            self._fetch_with_client(wanted)
+            self._persist(wanted, note, lambda: self._fetch_with_client(wanted))
             return
         with open(self.staging.part(wanted), "ab", buffering=0) as stream:
             content = Content(wanted, stream, self.staging)
-            failed = 0
-            while content.length < wanted.size:
-                before = content.length
-                try:
-                    self._attempt(content, note)
-                except Passing as error:
-                    failed = 1 if content.length - before >= PROGRESS else failed + 1
-                    if failed >= self.attempts:
-                        raise SnapshotError(
-                            "%s of %s could not be fetched in %d attempts: %s: run again later, it goes on from there"
-                            % (wanted.path, self.hub.repo_id, self.attempts, error)
-                        ) from error
-                    note("%s, attempt %d of %d" % (error, failed + 1, self.attempts))
-                    self.stopped.wait(_retry.delay(failed, error.retry_after))
-                if self.stopped.is_set():
-                    raise Stopped
+            self._persist(wanted, note, lambda: self._attempt(content, note), lambda: content.length)
             content.check()
+
+    def _persist(self, wanted, note, attempt, length=lambda: 0):
+        """Call attempt() until it brings the content to the end. length() tells how much is there."""
+        failed = 0
+        while not self.stopped.is_set():
+            before = length()
+            try:
+                attempt()
+                return
+            except Passing as error:
+                failed = 1 if length() - before >= PROGRESS else failed + 1
+                if failed >= self.attempts:
+                    raise SnapshotError(
+                        "%s of %s could not be fetched in %d attempts: %s: run again later, it goes on from there"
+                        % (wanted.path, self.hub.repo_id, self.attempts, error)
+                    ) from error
+                wait = _retry.delay(failed, error.retry_after)
+                later = " in %d s" % wait if wait >= 5 else ""
+                note("%s, attempt %d of %d%s" % (error, failed + 1, self.attempts, later))
+                self.stopped.wait(wait)
+        raise Stopped
 
     def _attempt(self, content, note):
         import requests
@@ -135,6 +134,8 @@ class Transfer:
 
         wanted = content.wanted
         start = content.length
+        if start == wanted.size:
+            return
         url = self.hub.file_url(self.commit, wanted.path)
         headers = {**self.hub.headers(), "Accept-Encoding": "identity"}
         if start:

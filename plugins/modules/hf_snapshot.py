@@ -261,6 +261,7 @@ elapsed:
 """
 
 import contextlib
+import errno
 import importlib.util
 import os
 import time
@@ -278,9 +279,11 @@ from ansible_collections.llmops.vllm.plugins.module_utils._transfer import Trans
 class Plan:
     """What has to be done for a snapshot to be right."""
 
-    def __init__(self, wanted, wrong, sources, fetch, begun):
+    def __init__(self, wanted, read, wrong, sources, fetch, begun):
         # [HubFile] that the snapshot has in the end.
         self.wanted = wanted
+        # Whether the content of all of them was read for this plan.
+        self.read = read
         # {HubFile: why the folder's file is not right}, for files that have to be replaced or added.
         self.wrong = wrong
         # {HubFile: path of an equal file in a snapshot of dest}.
@@ -401,6 +404,7 @@ class HubSnapshot:
         right_by_size = notes and self.state == "present" and (notes["verified"] == "sha256" or self.check == "size")
         # In check mode a folder of unknown origin is taken for what its sizes say.
         check = "size" if right_by_size or (self.module.check_mode and self.state == "present") else self.check
+        read = check == "sha256"
         errors = self._errors({os.path.join(folder, f.path): f for f in wanted}, check, "checked")
         wrong = {f: errors[os.path.join(folder, f.path)] for f in wanted if os.path.join(folder, f.path) in errors}
 
@@ -409,11 +413,13 @@ class HubSnapshot:
         if elsewhere:
             check = "size" if self.module.check_mode else self.check
             errors = self._errors(elsewhere, check, "checked for links")
+            for path, error in errors.items():
+                self.module.warn("%s is damaged (%s) and not used: verify that snapshot" % (path, error))
             good = {_snapshot.content_id(f): path for path, f in elsewhere.items() if path not in errors}
             sources = {f: good[_snapshot.content_id(f)] for f in wrong if _snapshot.content_id(f) in good}
         fetch = [f for f in wrong if f not in sources]
         begun = {_snapshot.content_id(f): self.staging.held_bytes(f) for f in fetch}
-        return Plan(wanted, wrong, sources, fetch, sum(begun.values()))
+        return Plan(wanted, read, wrong, sources, fetch, sum(begun.values()))
 
     def _errors(self, paths, check, doing):
         """Return {path: why it is wrong}, and show how far a check of contents is."""
@@ -480,11 +486,11 @@ class HubSnapshot:
         )
         if notes:
             manifest["completed_at"] = notes["completed_at"]
-        if notes and self.check == "size":
-            manifest["verified_at"] = notes["verified_at"]
+            if not plan.read:
+                manifest["verified_at"] = notes["verified_at"]
         if plan.wrong or not notes:
             self.staging.publish(folder, list(plan.wrong), manifest)
-        else:
+        elif manifest != notes:
             self.staging.note(folder, manifest)
         self.result.update(_verified(manifest))
         for path in self._surplus(commit):
@@ -651,6 +657,10 @@ def main():
             msg="%s may not be written: become root, or choose another dest" % (error.filename or snapshot.dest)
         )
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            module.fail_json(
+                msg="no space is left for %s: free some and run again, it goes on from where it stopped" % snapshot.dest
+            )
         module.fail_json(msg="cannot write to %s: %s: choose another dest" % (snapshot.dest, error))
     result["elapsed"] = round(time.monotonic() - started, 2)
     module.exit_json(**result)

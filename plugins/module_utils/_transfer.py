@@ -147,20 +147,7 @@ class Transfer:
                 if response.status_code == 200 and start:
                     self.meter.take_back(start)
                     content.restart()
-                # Not in the urllib3 of older systems. Takes what has come; read() would drop it when the rest does not.
-                read = getattr(response.raw, "read1", response.raw.read)
-                while content.length < wanted.size:
-                    piece = read(self.chunk, decode_content=False)
-                    if not piece:
-                        raise Passing(
-                            "%s closed the connection after %d of %d bytes" % (_host(url), content.length, wanted.size)
-                        )
-                    if self.stopped.is_set():
-                        raise Stopped
-                    if self.rate_limit:
-                        self.rate_limit.take(len(piece))
-                    self._write(content, piece)
-                    note("")
+                self._take(response, content, note)
                 if response.headers.get("Content-Length"):
                     # All of it was read, though requests does not know: the next file takes this connection.
                     response.raw.release_conn()
@@ -197,6 +184,30 @@ class Transfer:
         begin = start if status == 206 else 0
         if coming.isdigit() and begin + int(coming) != wanted.size:
             raise Wrong("%s sends %d bytes, the Hub lists %d" % (_host(response.url), begin + int(coming), wanted.size))
+
+    def _take(self, response, content, note):
+        """Read a response to the end of the content; what has come is written, whatever ends it."""
+        # Not in the urllib3 of older systems. Takes what has come; read() would drop it when the rest does not.
+        read = getattr(response.raw, "read1", response.raw.read)
+        gathered = Gathered()
+        try:
+            while content.length + gathered.length < content.wanted.size:
+                piece = read(self.chunk, decode_content=False)
+                if not piece:
+                    raise Passing(
+                        "%s closed the connection after %d of %d bytes"
+                        % (_host(response.url), content.length + gathered.length, content.wanted.size)
+                    )
+                if self.stopped.is_set():
+                    raise Stopped
+                if self.rate_limit:
+                    self.rate_limit.take(len(piece))
+                gathered.add(piece)
+                if gathered.is_due():
+                    self._write(content, gathered.take())
+                    note("")
+        finally:
+            self._write(content, gathered.take())
 
     def _write(self, content, piece):
         before = content.length
@@ -263,6 +274,33 @@ class Content:
                 "it has the checksum %s, the Hub lists %s"
                 % (self.digest.hexdigest(), _snapshot.content_id(self.wanted))
             )
+
+
+class Gathered:
+    """Pieces on their way to the disk: TLS brings them in 16 KiB, too little to hash and write each by itself."""
+
+    def __init__(self):
+        self._start()
+
+    def _start(self):
+        self.length = 0
+        self._pieces = []
+        self._since = time.monotonic()
+
+    def add(self, piece):
+        """Add a piece."""
+        self._pieces.append(piece)
+        self.length += len(piece)
+
+    def is_due(self):
+        """Return whether it is time to write."""
+        return self.length >= CHUNK // 2 or time.monotonic() - self._since > 1
+
+    def take(self):
+        """Return all pieces as one, and begin anew."""
+        pieces = self._pieces
+        self._start()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class RateLimit:

@@ -36,7 +36,17 @@ def version(request: pytest.FixtureRequest) -> str:
     if not folder.exists():
         packages = [f"huggingface_hub=={request.param}", "requests==2.34.2"]
         beside = folder.with_name(folder.name + ".new")
-        command = ["uv", "pip", "install", "--quiet", "--python", sys.executable, "--target", str(beside), *packages]
+        command = [
+            str(Path(sys.executable).with_name("uv")),
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            sys.executable,
+            "--target",
+            str(beside),
+            *packages,
+        ]
         subprocess.run(command, check=True)
         beside.rename(folder)
     return request.param

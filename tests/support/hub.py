@@ -1,21 +1,23 @@
 """A double of the Hugging Face Hub, for the demo and the tests: the read side of its protocol, on loopback.
 
-    python tests/support/hub.py --root DIR [--host 127.0.0.1] [--port 8765] [--token TOKEN] [--gated ORG/NAME]
+    python tests/support/hub.py --root DIR [--host 127.0.0.1] [--port 8765] [--token TOKEN] [--gated ORG/NAME] ...
 
-serves every folder `DIR/<org>/<name>/` as the model repository `<org>/<name>`; a client uses it with
-`HF_ENDPOINT=http://127.0.0.1:8765`. In a test:
+serves every folder `DIR/<org>/<name>/` as the model repository `<org>/<name>`, and `DIR/datasets/<org>/<name>/` and
+`DIR/spaces/<org>/<name>/` as those; a client uses it with `HF_ENDPOINT=http://127.0.0.1:8765`. In a test:
 
     with Hub(root) as hub:
+        hub.faults.append(Fault(path="model.safetensors", reset_after=1000))
         HfApi(endpoint=hub.url).model_info("org/name")
         assert hub.requests == ["GET /api/models/org/name"]
 
 What is answered is what huggingface_hub 0.23 to 2.4 was seen to ask for: `/api/models/R`, `.../revision/REV`,
-`.../tree/REV` and `/R/resolve/REV/PATH`. There is one branch, `main`; its commit id is computed from the names and
-contents of the files, so the same files have the same commit everywhere. No `xetHash` is sent: with it clients would
-leave this server for another one.
+`.../tree/REV` and `/R/resolve/REV/PATH`. The branch is `main`; its commit id is computed from the names and contents of
+the files, so the same files have the same commit everywhere. A folder `<name>@<revision>` beside `<name>` is another
+branch or tag of the repository: rename `<name>` to `<name>@old` and put a new one there, and `main` has moved, while
+the old commit is still served. No `xetHash` is sent: with it clients would leave this server for another one.
 
-Faults on demand (cut connections, flipped bytes, 429, 503) are not here yet. They are to be added in subclasses of
-`Hub` that override `before` (the whole answer) or `send_body` (the bytes of a file).
+With `cdn`, files in LFS come from a second host (`localhost` instead of `127.0.0.1`) by a redirect, as from the Hub.
+`Fault` breaks answers on demand; `hub.log` has each answer as it was sent.
 """
 
 from __future__ import annotations
@@ -25,20 +27,25 @@ import hashlib
 import json
 import re
 import signal
+import socket
 import socketserver
+import struct
 import sys
 import threading
+import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 CHUNK = 1 << 20
 LFS_SIZE = 1 << 20  # the Hub keeps files of this size and more, and all *.safetensors, in LFS
 BRANCH = "main"
+KINDS = ("datasets", "spaces")  # of repositories, beside models
+API_KINDS = {"models": "", "datasets": "datasets/", "spaces": "spaces/"}  # as addresses name them, and folders
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -65,6 +72,64 @@ class Entry:
     @property
     def etag(self) -> str:
         return self.sha256 or self.oid
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the next `times` requests (None: with all) that match, after `skip` that go well.
+
+    It matches by `path`, a part of the URL's path, by `methods`, and by `host` (hub, cdn, or any). Then, one of:
+
+    status          this, with `headers` and X-Error-Code `code`, instead of the answer
+    close_after     the connection is closed after so many bytes of the body
+    reset_after     it is reset
+    stall_after     nothing more comes for `seconds`; -1: not even the head
+    flip            the byte at this offset of the file is another
+    short           the head promises so many bytes, and no more come
+    ignore_range    the whole file comes though a range was asked for
+    rate            so many bytes per second
+    """
+
+    path: str = ""
+    methods: Collection[str] = ("GET",)
+    host: str = ""
+    times: int | None = 1
+    skip: int = 0
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    code: str = ""
+    close_after: int | None = None
+    reset_after: int | None = None
+    stall_after: int | None = None
+    seconds: float = 300.0
+    flip: int | None = None
+    short: int | None = None
+    ignore_range: bool = False
+    rate: float = 0.0
+
+    def acts_on(self, method: str, path: str, host: str) -> bool:
+        """Whether this request is one that goes wrong; counts it."""
+        if method not in self.methods or self.path not in path or self.host not in ("", host) or self.times == 0:
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
+
+
+@dataclass
+class Answer:
+    """One line of the log: what was asked, and what was sent."""
+
+    method: str
+    path: str
+    host: str
+    start: int | None  # the first byte that a Range asked for
+    authorized: bool  # whether a token came with it
+    status: int = 0
+    sent: int = 0  # bytes of a file
 
 
 @dataclass(frozen=True)
@@ -121,12 +186,27 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 300
     server: Server
 
+    fault: Fault | None = None
+    answer: Answer
+
     def do_GET(self) -> None:
         hub = self.server.hub
         url = urlsplit(self.path)
-        hub.requests.append(f"{self.command} {url.path}")
+        path = unquote(url.path)
+        start = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        authorized = "Authorization" in self.headers
+        self.answer = Answer(self.command, path, self.server.name, start and int(start[1]), authorized)
+        with hub.counting:
+            hub.requests.append(f"{self.command} {url.path}")
+            hub.log.append(self.answer)
+            self.fault = next((f for f in hub.faults if f.acts_on(self.command, path, self.server.name)), None)
         try:
-            if not hub.before(self):
+            if self.fault and self.fault.stall_after == -1:
+                hub.closed.wait(self.fault.seconds)
+            if self.fault and self.fault.status:
+                headers = {**({"X-Error-Code": self.fault.code} if self.fault.code else {}), **self.fault.headers}
+                self.send_json({"error": "a fault on demand"}, HTTPStatus(self.fault.status), headers)
+            elif not hub.before(self):
                 # Split before unquoting: a branch may have a slash in its name, quoted as %2F.
                 hub.route(self, [unquote(part) for part in url.path.strip("/").split("/")], parse_qs(url.query))
         except Refusal as refusal:
@@ -144,13 +224,14 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def send_head(self, status: HTTPStatus, headers: dict[str, str]) -> None:
+        self.answer.status = status
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        if self.server.hub.log:
+        if self.server.hub.verbose:
             super().log_message(format, *args)
 
 
@@ -160,8 +241,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128  # every host opens eight connections at once
 
-    def __init__(self, hub: Hub, address: tuple[str, int]):
+    def __init__(self, hub: Hub, address: tuple[str, int], name: str):
         self.hub = hub
+        self.name = name
         super().__init__(address, Handler)
 
     def server_bind(self) -> None:
@@ -176,7 +258,9 @@ class Hub:
     """Serves the repositories of a folder until it is left; `requests` lists what was asked, as 'METHOD PATH'.
 
     `token`: every repository is private, and a request needs this token. Without one, any token is accepted.
+    `private`: if given, only these repositories need it.
     `gated`: repositories whose files nobody has been granted access to, though their information is public.
+    `cdn`: files in LFS are redirected to another host. `rate`: bytes per second of each file.
     """
 
     def __init__(
@@ -186,32 +270,53 @@ class Hub:
         port: int = 0,
         token: str | None = None,
         gated: Collection[str] = (),
-        log: bool = False,
+        private: Collection[str] | None = None,
+        cdn: bool = False,
+        rate: float = 0.0,
+        verbose: bool = False,
     ):
         self.root = Path(root)
         self.token = token
         self.gated = frozenset(gated)
-        self.log = log
+        self.private = private
+        self.rate = rate
+        self.verbose = verbose
         self.requests: list[str] = []
+        self.log: list[Answer] = []
+        self.faults: list[Fault] = []
+        self.counting = threading.Lock()
+        self.closed = threading.Event()
         self._entries: dict[tuple[Path, int, int], Entry] = {}
         self._lock = threading.Lock()
-        self._server = Server(self, (host, port))
+        self._server = Server(self, (host, port), "hub")
         self.url = f"http://{host}:{self._server.server_address[1]}"
+        self._cdn = Server(self, ("127.0.0.1", 0), "cdn") if cdn else None
+        self.cdn_url = f"http://localhost:{self._cdn.server_address[1]}" if self._cdn else ""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of files that went out so far."""
+        return sum(answer.sent for answer in list(self.log))
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        for server in filter(None, (self._server, self._cdn)):
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.closed.set()
+        for server in filter(None, (self._server, self._cdn)):
+            server.shutdown()
+            server.server_close()
 
     def serve_forever(self) -> None:
         """Serves in this thread, for the command line."""
+        if self._cdn:
+            threading.Thread(target=self._cdn.serve_forever, daemon=True).start()
         with self._server:
             self._server.serve_forever()
 
-    # What a fault overrides.
+    # What a fault that is not foreseen overrides.
 
     def before(self, request: Handler) -> bool:
         """Called with each request before it is looked at. True: it has been answered (or its connection cut)."""
@@ -219,15 +324,51 @@ class Hub:
 
     def send_body(self, request: Handler, entry: Entry, start: int, end: int) -> None:
         """Sends the bytes [start, end) of a file; the head with its Content-Length has been sent."""
-        for chunk in self.chunks(entry, start, end):
+        fault = request.fault or Fault()
+        rate = fault.rate or self.rate
+        cuts = [n for n in (fault.close_after, fault.reset_after, fault.stall_after) if n is not None and n >= 0]
+        if not cuts and fault.flip is None and not rate:
+            request.wfile.flush()
+            with entry.file.open("rb") as stream:
+                for first in range(start, end, CHUNK):
+                    request.answer.sent += request.connection.sendfile(stream, first, min(CHUNK, end - first))
+            return
+        begun = time.monotonic()
+        for chunk in self.chunks(entry, start, min(end, start + min(cuts)) if cuts else end, rate):
+            offset = -1 if fault.flip is None else fault.flip - start - request.answer.sent
+            if 0 <= offset < len(chunk):
+                chunk = chunk[:offset] + bytes([chunk[offset] ^ 0xFF]) + chunk[offset + 1 :]
             request.wfile.write(chunk)
+            request.answer.sent += len(chunk)
+            if rate and self.closed.wait(max(begun + request.answer.sent / rate - time.monotonic(), 0)):
+                raise ConnectionAbortedError("the double is closing")
+        if fault.stall_after is not None:
+            self.closed.wait(fault.seconds)
+        if fault.reset_after is not None:
+            # With a linger of 0 seconds, closing sends a reset instead of an end.
+            request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            socket.close(request.connection.detach())
+        if cuts:
+            raise ConnectionAbortedError("a fault on demand")
 
     # What is in the folder.
 
     def repositories(self) -> Iterator[str]:
-        for folder in sorted(self.root.glob("*/*/")):
-            if NAME.fullmatch(folder.parent.name) and NAME.fullmatch(folder.name):
-                yield f"{folder.parent.name}/{folder.name}"
+        patterns = ["*/*/", *(f"{kind}/*/*/" for kind in KINDS)]
+        for folder in sorted(folder for pattern in patterns for folder in self.root.glob(pattern)):
+            parts = folder.relative_to(self.root).parts
+            if parts[0] in KINDS and len(parts) == 2 or "@" in parts[-1]:
+                continue
+            if all(NAME.fullmatch(part) for part in parts):
+                yield "/".join(parts)
+
+    def revisions(self, repository: str) -> dict[str, Snapshot]:
+        """The commits of a repository, by branch and tag."""
+        folder = self.root / repository
+        others = {path.name.partition("@")[2]: path for path in folder.parent.glob(f"{folder.name}@*/")}
+        return {name: self.snapshot(path.relative_to(self.root).as_posix()) for name, path in others.items()} | {
+            BRANCH: self.snapshot(repository)
+        }
 
     def snapshot(self, repository: str) -> Snapshot:
         """The repository as its folder is now; only files that are new or changed are read."""
@@ -245,11 +386,12 @@ class Hub:
         return Snapshot(commit_id(entries.values()), entries)
 
     @staticmethod
-    def chunks(entry: Entry, start: int, end: int) -> Iterator[bytes]:
+    def chunks(entry: Entry, start: int, end: int, rate: float = 0) -> Iterator[bytes]:
+        size = max(int(rate / 50), 1) if rate else CHUNK
         with entry.file.open("rb") as stream:
             stream.seek(start)
             while start < end:
-                chunk = stream.read(min(CHUNK, end - start))
+                chunk = stream.read(min(size, end - start))
                 if not chunk:
                     raise ConnectionAbortedError(f"{entry.file} has become shorter")
                 start += len(chunk)
@@ -259,13 +401,17 @@ class Hub:
 
     def route(self, request: Handler, parts: list[str], query: dict[str, list[str]]) -> None:
         """Answers one request by the parts of its path."""
+        if request.server.name == "cdn":
+            return self.send_from_cdn(request, parts)
         match parts:
-            case ["api", "models", org, name]:
-                self.send_info(request, f"{org}/{name}", BRANCH, query)
-            case ["api", "models", org, name, "revision", revision]:
-                self.send_info(request, f"{org}/{name}", revision, query)
-            case ["api", "models", org, name, "tree", revision, *path]:
-                self.send_tree(request, f"{org}/{name}", revision, "/".join(path), query)
+            case ["api", kind, org, name] if kind in API_KINDS:
+                self.send_info(request, API_KINDS[kind] + f"{org}/{name}", BRANCH, query)
+            case ["api", kind, org, name, "revision", revision] if kind in API_KINDS:
+                self.send_info(request, API_KINDS[kind] + f"{org}/{name}", revision, query)
+            case ["api", kind, org, name, "tree", revision, *path] if kind in API_KINDS:
+                self.send_tree(request, API_KINDS[kind] + f"{org}/{name}", revision, "/".join(path), query)
+            case [kind, org, name, "resolve", revision, *path] if kind in KINDS and path:
+                self.send_file(request, f"{kind}/{org}/{name}", revision, "/".join(path))
             case [org, name, "resolve", revision, *path] if path:
                 self.send_file(request, f"{org}/{name}", revision, "/".join(path))
             case _:
@@ -281,13 +427,17 @@ class Hub:
         if given and self.token is not None and given != f"Bearer {self.token}":
             raise Refusal(HTTPStatus.UNAUTHORIZED, "Invalid credentials in Authorization header")
         known = all(NAME.fullmatch(part) for part in repository.split("/")) and (self.root / repository).is_dir()
-        if not known or (self.token is not None and not given):
+        if not known or (self.is_private(repository) and not given):
             status = HTTPStatus.NOT_FOUND if given else HTTPStatus.UNAUTHORIZED
             raise Refusal(status, "Repository not found", "RepoNotFound")
-        snapshot = self.snapshot(repository)
-        if revision not in (BRANCH, snapshot.commit):
+        revisions = self.revisions(repository)
+        commits = {snapshot.commit: snapshot for snapshot in revisions.values()}
+        if revision not in revisions and revision not in commits:
             raise Refusal(HTTPStatus.NOT_FOUND, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return snapshot
+        return revisions.get(revision) or commits[revision]
+
+    def is_private(self, repository: str) -> bool:
+        return self.token is not None and (self.private is None or repository in self.private)
 
     def send_info(self, request: Handler, repository: str, revision: str, query: dict[str, list[str]]) -> None:
         snapshot = self.find(request, repository, revision)
@@ -306,7 +456,7 @@ class Hub:
                 "id": repository,
                 "modelId": repository,
                 "sha": snapshot.commit,
-                "private": self.token is not None,
+                "private": self.is_private(repository),
                 "gated": "manual" if repository in self.gated else False,
                 "disabled": False,
                 "downloads": 0,
@@ -349,17 +499,41 @@ class Hub:
         entry = snapshot.entries.get(path)
         if entry is None:
             raise Refusal(HTTPStatus.NOT_FOUND, "Entry not found", "EntryNotFound", commit)
-        wanted = byte_range(request.headers.get("Range"), entry.size) if request.command == "GET" else None
+        linked = {"X-Linked-Etag": f'"{entry.sha256}"', "X-Linked-Size": str(entry.size)} if entry.sha256 else {}
+        if self._cdn and entry.sha256:
+            location = f"{self.cdn_url}/{repository}/{snapshot.commit}/{quote(path)}"
+            headers = {**commit, **linked, "Location": location, "Content-Length": "0"}
+            request.send_head(HTTPStatus.FOUND, headers)
+            return
+        self.send_content(request, entry, {**commit, **linked})
+
+    def send_from_cdn(self, request: Handler, parts: list[str]) -> None:
+        """Answers as the content network does: it knows no token, and refuses the one of the Hub."""
+        if request.headers.get("Authorization"):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "A token has no business here")
+        for depth in range(2, len(parts)):
+            repository, commit, path = "/".join(parts[:depth]), parts[depth], "/".join(parts[depth + 1 :])
+            if (self.root / repository).is_dir() and re.fullmatch("[0-9a-f]{40}", commit):
+                for snapshot in self.revisions(repository).values():
+                    if snapshot.commit == commit and path in snapshot.entries:
+                        return self.send_content(request, snapshot.entries[path], {})
+        raise Refusal(HTTPStatus.NOT_FOUND, "No such content")
+
+    def send_content(self, request: Handler, entry: Entry, headers: dict[str, str]) -> None:
+        """Sends a file, or the range of it that was asked for."""
+        fault = request.fault or Fault()
+        whole = request.command != "GET" or fault.ignore_range
+        wanted = None if whole else byte_range(request.headers.get("Range"), entry.size)
         start, end = wanted or (0, entry.size)
+        if fault.short is not None:
+            end = min(start + fault.short, end)
         headers = {
-            **commit,
+            **headers,
             "ETag": f'"{entry.etag}"',
             "Accept-Ranges": "bytes",
             "Content-Type": "application/octet-stream",
             "Content-Length": str(end - start),
         }
-        if entry.sha256:
-            headers |= {"X-Linked-Etag": f'"{entry.sha256}"', "X-Linked-Size": str(entry.size)}
         if wanted:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{entry.size}"
         request.send_head(HTTPStatus.PARTIAL_CONTENT if wanted else HTTPStatus.OK, headers)
@@ -374,12 +548,26 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8765, help="port to listen on, 0 for a free one (%(default)s)")
     parser.add_argument("--token", help="make every repository private: requests need this token")
     parser.add_argument("--gated", action="append", default=[], metavar="ORG/NAME", help="refuse this one's files")
+    parser.add_argument("--private", action="append", metavar="ORG/NAME", help="only this one needs the token")
+    parser.add_argument("--cdn", action="store_true", help="redirect large files to another host name")
+    parser.add_argument("--rate", type=float, default=0, metavar="BYTES", help="bytes per second of each file")
+    parser.add_argument("--request-log", type=Path, help="file for the log, one JSON object per line, when it ends")
     parser.add_argument("--quiet", action="store_true", help="do not log the requests")
     args = parser.parse_args(argv)
     if not args.root.is_dir():
         parser.error(f"no such folder: {args.root}")
     try:
-        hub = Hub(args.root, args.host, args.port, args.token, args.gated, log=not args.quiet)
+        hub = Hub(
+            args.root,
+            args.host,
+            args.port,
+            args.token,
+            args.gated,
+            args.private,
+            cdn=args.cdn,
+            rate=args.rate,
+            verbose=not args.quiet,
+        )
     except OSError as error:
         parser.exit(1, f"hub: cannot listen on {args.host}:{args.port}: {error.strerror}\n")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -391,6 +579,8 @@ def main(argv: list[str] | None = None) -> int:
         hub.serve_forever()
     except KeyboardInterrupt:
         pass
+    if args.request_log:
+        args.request_log.write_text("".join(json.dumps(asdict(answer)) + "\n" for answer in hub.log))
     return 0
 
 

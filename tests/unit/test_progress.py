@@ -36,9 +36,8 @@ def test_the_file_lives_as_long_as_the_module(tmp_path: Path) -> None:
 
 def test_the_file_goes_with_a_failed_module(tmp_path: Path) -> None:
     path = tmp_path / "progress-1"
-    with pytest.raises(RuntimeError, match="no"), Progress(str(path)) as progress:
-        with progress.every(0.01, lambda: "line"):
-            raise RuntimeError("no")
+    with pytest.raises(RuntimeError, match="no"), Progress(str(path)) as progress, progress.every(1, lambda: "line"):
+        raise RuntimeError("no")
     assert list(tmp_path.iterdir()) == []
 
 

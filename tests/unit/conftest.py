@@ -7,14 +7,20 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import hub
 import pytest
+
+from ansible_collections.llmops.vllm.plugins.module_utils import _retry
 
 # Read by huggingface_hub when it is imported, so set before any test module can do so.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
@@ -24,6 +30,98 @@ atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 hub.Handler.disable_nagle_algorithm = True
 
 Answers = dict[str, Any]
+
+# A small repository, with names that a pattern or an address could trip over.
+REPOSITORY = "org/name"
+FILES = {
+    "config.json": b"{}\n",
+    "empty.txt": b"",
+    "model.safetensors": bytes(range(256)) * 40,
+    "docs/deep/odd [1]*? 100%.txt": b"0123456789",
+    "tokenizer.json": b'{"a": 1}\n',
+}
+
+
+def write_files(folder: Path, files: dict[str, bytes]) -> Path:
+    for path, content in files.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return folder
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The folder of a Hub with the small repository."""
+    write_files(tmp_path / "root" / REPOSITORY, FILES)
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def served(root: Path) -> Iterator[hub.Hub]:
+    """A Hub with the small repository."""
+    with hub.Hub(root) as running:
+        yield running
+
+
+@pytest.fixture
+def dest(tmp_path: Path) -> Path:
+    """A folder for its snapshots, which is not there yet."""
+    return tmp_path / "models" / "org--name"
+
+
+@pytest.fixture
+def snapshot(run_module: Any, dest: Path) -> Callable[..., dict[str, Any]]:
+    """Runs the module hf_snapshot for a Hub, or another endpoint."""
+    from ansible_collections.llmops.vllm.plugins.modules import hf_snapshot
+
+    def run(endpoint: hub.Hub | str, **params: Any) -> dict[str, Any]:
+        url = endpoint if isinstance(endpoint, str) else endpoint.url
+        base = {"repo_id": REPOSITORY, "dest": str(dest), "endpoint": url, "max_workers": 2}
+        return run_module(hf_snapshot.main, **{**base, **params})
+
+    return run
+
+
+@pytest.fixture
+def snapshot_process(dest: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the module as a process of its own, as Ansible runs it."""
+    children: list[subprocess.Popen[str]] = []
+
+    def start(endpoint: hub.Hub, **params: Any) -> subprocess.Popen[str]:
+        module = "ansible_collections.llmops.vllm.plugins.modules.hf_snapshot"
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        child = subprocess.Popen([sys.executable, "-m", module], text=True, **pipes)
+        children.append(child)
+        args = {"repo_id": REPOSITORY, "dest": str(dest), "endpoint": endpoint.url, **params}
+        child.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": args}))
+        child.stdin.close()
+        child.stdin = None
+        return child
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets no test wait for a second attempt."""
+    monkeypatch.setattr(_retry, "FIRST_DELAY", 0.01)
+
+
+def wait_until(holds: Callable[[], Any], seconds: float = 20) -> None:
+    """Waits for something that comes soon, or fails."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.005)
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import utils
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _hub
+from ansible_collections.llmops.vllm.plugins.module_utils._retry import Passing
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import HubFile, SnapshotError
 
 COMMIT = "944226b32a548845453fd9fb0889d5af1443340c"
@@ -16,25 +17,29 @@ OTHER = "1" * 40
 URL = "http://hub.example"
 
 
-def sibling(path: str = "config.json", size: int | None = 3, lfs: Any = None) -> SimpleNamespace:
-    return SimpleNamespace(rfilename=path, size=size, lfs=lfs, blob_id="b" * 40)
+def sibling(
+    path: str = "config.json", size: int | None = 3, lfs: Any = None, blob_id: str | None = "b" * 40
+) -> SimpleNamespace:
+    return SimpleNamespace(rfilename=path, size=size, lfs=lfs, blob_id=blob_id)
 
 
 def hub(sha: str | None = COMMIT, siblings: Any = (), error: Exception | None = None, **client: Any) -> _hub.Hub:
     asked = {}
 
-    def model_info(repo_id: str, **kwargs: Any) -> SimpleNamespace:
+    def repo_info(repo_id: str, **kwargs: Any) -> SimpleNamespace:
         asked.update(kwargs, repo_id=repo_id)
+        made.count += 1
         if error:
             raise error
         return SimpleNamespace(sha=sha, siblings=siblings)
 
     def api(**kwargs: Any) -> SimpleNamespace:
         asked.update(kwargs)
-        return SimpleNamespace(model_info=model_info)
+        return SimpleNamespace(repo_info=repo_info)
 
-    made = _hub.Hub(SimpleNamespace(HfApi=api, utils=utils, **client), URL + "/", "org/name", None)
+    made = _hub.Hub(SimpleNamespace(HfApi=api, utils=utils, **client), URL + "/", "org/name", retries=1)
     made.asked = asked
+    made.count = 0
     return made
 
 
@@ -66,16 +71,24 @@ def test_an_empty_repository(siblings: Any) -> None:
     [
         (
             "main",
-            {"siblings": [sibling(size=None)]},
-            f"{URL} lists no sizes and checksums of the files of org/name: use a Hub or a mirror that does",
-        ),
+            {"siblings": [wrong]},
+            f"{URL} lists no size and checksum of config.json of org/name: use a Hub or a mirror that does",
+        )
+        for wrong in (
+            sibling(size=None),
+            sibling(blob_id=None),
+            sibling(blob_id="../../etc/passwd"),
+            sibling(lfs={"sha256": "c" * 63}),
+        )
+    ]
+    + [
         *[
             (
                 "main",
                 {"siblings": [sibling(), sibling(path)]},
                 f"{URL} lists the file '{path}' of org/name, which lies outside the snapshot: do not use it",
             )
-            for path in ("/etc/passwd", "../x", "a/../../x", "a/..")
+            for path in ("/etc/passwd", "../x", "a/../../x", "a/..", "a\0b")
         ],
         *[
             (
@@ -98,62 +111,79 @@ def test_an_answer_that_is_not_to_be_used(revision: str, answer: dict, sentence:
     assert str(caught.value) == sentence
 
 
+class Response(SimpleNamespace):
+    """What the client's errors carry, whatever HTTP library is below."""
+
+
+def http_error(status: int, **headers: str) -> Exception:
+    error = utils.HfHubHTTPError.__new__(utils.HfHubHTTPError)
+    error.response = Response(status_code=status, headers=headers)
+    return error
+
+
 @pytest.mark.parametrize(
-    ("error", "sentence"),
+    ("error", "sentence", "asked"),
     [
-        (TimeoutError("timed out\nmore"), f"{URL} cannot be reached for org/name: timed out"),
-        (ValueError(), f"{URL} cannot be reached for org/name: ValueError"),
-        (ConnectionResetError(104, "reset"), f"{URL} cannot be reached for org/name: [Errno 104] reset"),
-        (utils.HFValidationError("Cannot have --"), "'org/name' is no name of a repository: Cannot have --"),
+        (TimeoutError("timed out\nmore"), f"{URL} cannot be reached for org/name: timed out", 2),
+        (ConnectionResetError(104, "reset"), f"{URL} cannot be reached for org/name: [Errno 104] reset", 2),
+        (ValueError(), f"{URL} cannot be reached for org/name: ValueError", 1),
+        (utils.HFValidationError("Cannot have --"), "'org/name' is no name of a repository: Cannot have --", 1),
+        (
+            ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"),
+            f"the certificate of {URL} is not trusted ([SSL: CERTIFICATE_VERIFY_FAILED] self-signed): "
+            "name the bundle of its authority in REQUESTS_CA_BUNDLE",
+            1,
+        ),
+        (http_error(503), f"{URL} answered with HTTP status 503 for org/name", 2),
+        (http_error(429, **{"Retry-After": "0"}), f"{URL} answered with HTTP status 429 for org/name", 2),
+        (http_error(401), f"org/name on {URL} needs a token: pass one that may read it", 1),
+        (http_error(403), f"org/name on {URL} is forbidden to anonymous requests: pass a token that may read it", 1),
+        (http_error(404), f"{URL} answered with HTTP status 404 for org/name", 1),
     ],
 )
-def test_the_clients_errors(error: Exception, sentence: str) -> None:
+def test_the_clients_errors(error: Exception, sentence: str, asked: int) -> None:
+    one = hub(error=error)
+    said: list[str] = []
+    one.say = said.append
     with pytest.raises(SnapshotError) as caught:
-        hub(error=error).listing("main")
+        one.listing("main")
     assert str(caught.value) == sentence
+    assert one.count == asked
+    assert said == ([f"org/name: {sentence}, attempt 2 of 2"] if asked > 1 else [])
 
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sentence"),
+    [
+        (TimeoutError("timed out"), Passing, f"{URL} cannot be reached for org/name: timed out"),
+        (http_error(503), Passing, f"{URL} answered with HTTP status 503 for org/name"),
+        (http_error(403), SnapshotError, f"org/name on {URL} is forbidden to anonymous requests: pass a token"),
+        (
+            ValueError("The file is too large to be downloaded using the regular download method."),
+            SnapshotError,
+            "big.safetensors of org/name could not be fetched by the Hub's client, which large files need: "
+            "The file is too large",
+        ),
+        (OSError(28, "No space left on device"), OSError, "[Errno 28] No space left on device"),
+    ],
+)
+def test_the_clients_errors_with_a_large_file(error: Exception, kind: type[Exception], sentence: str) -> None:
     def download(*_args: Any, **_kwargs: Any) -> None:
         raise error
 
-    with pytest.raises(SnapshotError) as caught:
-        hub(snapshot_download=download).fetch(COMMIT, "/dest", None, None, 8)
-    assert str(caught.value) == sentence
+    with pytest.raises(kind) as caught:
+        hub(hf_hub_download=download).download(COMMIT, "big.safetensors", "/dest")
+    assert str(caught.value).startswith(sentence)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(28, "No space left on device"),
-        OSError(30, "Read-only file system"),
-        PermissionError(13, "Permission denied", "/dest/x"),
-        NotADirectoryError(20, "Not a directory", "/dest/x"),
-        OSError(36, "File name too long", "/dest/" + "x" * 300),
-    ],
-)
-def test_errors_of_the_disk(error: OSError) -> None:
-    def download(*_args: Any, **_kwargs: Any) -> None:
-        raise error
-
-    with pytest.raises(SnapshotError) as caught:
-        hub(snapshot_download=download).fetch(COMMIT, "/dest", None, None, 8)
-    assert str(caught.value) == f"cannot write to /dest: {error}"
-
-
-@pytest.mark.parametrize(
-    ("allow", "ignore", "left"),
-    [
-        (None, None, ["a.bin", "b/c.json", "d.json"]),
-        (["*.json"], None, ["b/c.json", "d.json"]),
-        (["b/*"], [], ["b/c.json"]),
-        (["b/"], None, ["b/c.json"]),
-        (None, ["*.bin"], ["b/c.json", "d.json"]),
-        (["*.json"], ["b/*"], ["d.json"]),
-        (["x"], None, []),
-    ],
-)
-def test_matching(allow: Any, ignore: Any, left: list[str]) -> None:
-    files = [HubFile(path, 1, None, "b" * 40) for path in ("a.bin", "b/c.json", "d.json")]
-    assert [file.path for file in hub().matching(files, allow, ignore)] == left
+@pytest.mark.parametrize("given", _hub.CERTIFICATE_VARIABLES)
+def test_one_bundle_of_certificates_is_for_all(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in _hub.CERTIFICATE_VARIABLES:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(given, "/etc/mine.pem")
+    _hub.import_client(URL)
+    assert {_hub.os.environ[name] for name in _hub.CERTIFICATE_VARIABLES} == {"/etc/mine.pem"}
 
 
 def test_the_environment_of_the_client(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from conftest import write_files
 from hub import git_blob_id
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _snapshot
@@ -19,19 +21,15 @@ from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import (
     MANIFEST,
     HubFile,
     SnapshotError,
+    commits,
     content_error,
-    folder_bytes,
-    holds,
-    is_part,
+    content_errors,
     locked,
-    make_manifest,
-    missing_files,
-    mount_of,
-    publish,
+    orphans,
+    parts,
     read_manifest,
+    remove_tree,
     require_space,
-    seed,
-    selection,
 )
 
 COMMIT = "944226b32a548845453fd9fb0889d5af1443340c"
@@ -48,26 +46,20 @@ FILES = {"config.json": SMALL, "model.safetensors": WEIGHTS, "onnx/deep/a b.txt"
 WANTED = [hub_file(path, content) for path, content in FILES.items()]
 
 
-def fill(folder: Path, files: dict[str, bytes] | None = None) -> Path:
-    for path, content in (FILES if files is None else files).items():
-        file = folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+def manifest(commit: str = COMMIT, now: float = 0) -> dict:
+    return _snapshot.manifest("org/name", "model", commit, "http://hub", WANTED[:2], WANTED[2:], "sha256", now)
+
+
+def write_snapshot(dest: Path, commit: str, now: float) -> Path:
+    folder = write_files(dest / commit, FILES)
+    (folder / MANIFEST).write_text(_snapshot.manifest_text(manifest(commit, now)))
     return folder
 
 
-def manifest() -> dict:
-    return make_manifest("org/name", COMMIT, "http://hub", WANTED, [selection()], verified_at="2026-11-22T00:00:00Z")
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    files = (file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
-
-
+@pytest.mark.parametrize("check", ["sha256", "size"])
 @pytest.mark.parametrize("wanted", WANTED, ids=lambda wanted: wanted.path)
-def test_right_content(tmp_path: Path, wanted: HubFile) -> None:
-    assert content_error(str(fill(tmp_path)), wanted) is None
+def test_right_content(tmp_path: Path, wanted: HubFile, check: str) -> None:
+    assert content_error(str(write_files(tmp_path, FILES) / wanted.path), wanted, check) is None
 
 
 @pytest.mark.parametrize("path", ["config.json", "model.safetensors"])
@@ -75,68 +67,34 @@ def test_wrong_content(tmp_path: Path, path: str) -> None:
     wanted = hub_file(path, FILES[path])
     kind = "sha256" if wanted.sha256 else "git blob id"
     size = len(FILES[path])
-    file = fill(tmp_path) / path
+    file = write_files(tmp_path, FILES) / path
     flipped = bytes([FILES[path][0] ^ 1]) + FILES[path][1:]
     file.write_bytes(flipped)
     found = hub_file(path, flipped)
-    assert content_error(str(tmp_path), wanted) == (
+    assert content_error(str(file), wanted) == (
         f"{path} has the {kind} {found.sha256 or found.blob_id}, the Hub lists {wanted.sha256 or wanted.blob_id}"
     )
+    assert content_error(str(file), wanted, "size") is None
     file.write_bytes(FILES[path][:-1])
-    assert content_error(str(tmp_path), wanted) == f"{path} has {size - 1} bytes, the Hub lists {size}"
+    assert content_error(str(file), wanted) == f"{path} has {size - 1} bytes, the Hub lists {size}"
     file.unlink()
-    assert content_error(str(tmp_path), wanted) == f"{path} is missing"
+    assert content_error(str(file), wanted) == f"{path} is missing"
+    file.mkdir()
+    assert content_error(str(file), wanted) == f"{path} is missing"
 
 
-def test_a_large_file_is_hashed_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_snapshot, "CHUNK", 7)
-    fill(tmp_path)
-    assert [content_error(str(tmp_path), wanted) for wanted in WANTED] == [None] * len(WANTED)
-
-
-def test_missing_files(tmp_path: Path) -> None:
-    assert missing_files(str(tmp_path / "nothing"), WANTED) == WANTED
-    fill(tmp_path)
-    assert missing_files(str(tmp_path), WANTED) == []
-    (tmp_path / "config.json").write_bytes(b"{}")
-    (tmp_path / "model.safetensors").unlink()
-    assert [wanted.path for wanted in missing_files(str(tmp_path), WANTED)] == ["config.json", "model.safetensors"]
-
-
-def test_publish_leaves_exactly_the_manifests_files(tmp_path: Path) -> None:
-    staging, folder = tmp_path / f".{COMMIT}.incomplete", tmp_path / COMMIT
-    fill(staging)
-    fill(staging, {".cache/huggingface/download/x.incomplete": b"x", "old.bin": b"x", "empty/deep/.gitkeep": b""})
-    (staging / "no/thing").mkdir(parents=True)
-    (staging / "model.safetensors").chmod(0o600)
-    (staging / "onnx").chmod(0o700)
-    staging.chmod(0o700)
-    publish(str(staging), str(folder), manifest())
-    assert {path: data for path, data in content(folder).items() if path != MANIFEST} == FILES
-    assert sorted(path.name for path in tmp_path.iterdir()) == [COMMIT]
-    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_dir()} == {"onnx", "onnx/deep"}
-    for path in [folder, *folder.rglob("*")]:
-        assert path.stat().st_mode & 0o7777 == (0o755 if path.is_dir() else 0o644), path
-    assert read_manifest(str(folder))["files"] == sorted(WANTED)
-    document = json.loads((folder / MANIFEST).read_text())
-    assert {key: document[key] for key in ("repo_id", "commit", "endpoint", "verified", "verified_at")} == {
-        "repo_id": "org/name",
-        "commit": COMMIT,
-        "endpoint": "http://hub",
-        "verified": "sha256",
-        "verified_at": "2026-11-22T00:00:00Z",
-    }
-
-
-def test_publish_over_a_folder_and_what_a_killed_run_left(tmp_path: Path) -> None:
-    staging, folder = tmp_path / f".{COMMIT}.incomplete", tmp_path / COMMIT
-    fill(folder, {"config.json": b"old", "gone.txt": b"old"})
-    fill(tmp_path / f"{COMMIT}.old", {"older.txt": b"older"})
-    # Killed after the manifest was written and before the rename.
-    fill(staging, {**FILES, MANIFEST: b"half"})
-    publish(str(staging), str(folder), manifest())
-    assert {path: data for path, data in content(folder).items() if path != MANIFEST} == FILES
-    assert sorted(path.name for path in tmp_path.iterdir()) == [COMMIT]
+def test_all_files_of_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_snapshot, "BUFFER", 7)
+    write_files(tmp_path, FILES)
+    paths = {str(tmp_path / wanted.path): wanted for wanted in WANTED}
+    counted = []
+    assert content_errors(paths, count_bytes=counted.append) == {}
+    assert sum(counted) == sum(map(len, FILES.values()))
+    assert max(counted) == 7
+    (tmp_path / "config.json").write_bytes(b"{]\n")
+    (tmp_path / "日本.md").unlink()
+    assert set(content_errors(paths)) == {str(tmp_path / "config.json"), str(tmp_path / "日本.md")}
+    assert set(content_errors(paths, "size")) == {str(tmp_path / "日本.md")}
 
 
 @pytest.mark.parametrize(
@@ -151,11 +109,15 @@ def test_publish_over_a_folder_and_what_a_killed_run_left(tmp_path: Path) -> Non
         "{}",
         '{"files": null}',
         '{"files": []}',
-        '{"files": [], "selections": null}',
-        '{"files": {"path": 1}, "selections": []}',
-        '{"files": ["config.json"]}',
-        '{"files": [{"path": "config.json"}]}',
-        '{"files": [{"path": "a", "size": 1, "sha256": null, "blob_id": null, "more": 1}]}',
+        '{"files": [], "left_out": null}',
+        '{"files": {"path": 1}, "left_out": []}',
+        '{"files": ["config.json"], "left_out": []}',
+        '{"files": [{"path": "config.json"}], "left_out": []}',
+        '{"files": [{"path": "a", "size": 1, "sha256": null, "blob_id": null, "more": 1}], "left_out": []}',
+        '{"files": [], "left_out": []}',
+        '{"files": [], "left_out": [], "repo_id": 5, "repo_type": "model", "verified": "size", "verified_at": ""}',
+        # As version 0.1.0 wrote it: what the commit has beside these files is not known.
+        '{"files": [], "selections": [], "repo_id": "org/name", "verified": "sha256", "verified_at": ""}',
         b"\xff\xfe",
     ],
 )
@@ -166,35 +128,48 @@ def test_garbage_is_no_manifest(tmp_path: Path, text: str | bytes | None) -> Non
 
 
 def test_manifest_round_trip(tmp_path: Path) -> None:
-    (tmp_path / MANIFEST).write_text(json.dumps(manifest()))
-    assert read_manifest(str(tmp_path)) == {**manifest(), "files": sorted(WANTED)}
+    (tmp_path / MANIFEST).write_text(_snapshot.manifest_text(manifest()))
+    assert read_manifest(str(tmp_path)) == manifest()
+    document = json.loads((tmp_path / MANIFEST).read_text())
+    assert {path: document[path] for path in ("repo_id", "commit", "endpoint", "verified", "verified_at")} == {
+        "repo_id": "org/name",
+        "commit": COMMIT,
+        "endpoint": "http://hub",
+        "verified": "sha256",
+        "verified_at": "1970-01-01T00:00:00Z",
+    }
 
 
-@pytest.mark.parametrize(
-    ("held", "wanted", "answer"),
-    [
-        ([], (None, None), False),
-        ([(None, None)], (None, None), True),
-        ([(None, None)], ([], []), True),
-        ([(None, None)], (["*.json"], None), True),
-        ([(["*.json"], None)], (None, None), False),
-        ([(["*.json"], None)], (["*.json"], []), True),
-        ([(["*.json"], None)], (None, ["*.json"]), False),
-        ([(["a", "b"], ["c"])], (["b", "a"], ["c"]), True),
-        ([(["a"], None), (["b"], None)], (["b"], None), True),
-        ([(["a"], None), (["b"], None)], (["a", "b"], None), False),
-    ],
-)
-def test_what_a_snapshot_holds(held: list, wanted: tuple, answer: bool) -> None:
-    assert holds({"selections": [selection(*patterns) for patterns in held]}, selection(*wanted)) is answer
+def test_the_snapshots_of_a_folder(tmp_path: Path) -> None:
+    assert commits(str(tmp_path / "nothing")) == {}
+    write_snapshot(tmp_path, "1" * 40, 86400)
+    write_snapshot(tmp_path, "2" * 40, 3 * 86400)
+    write_snapshot(tmp_path, "3" * 40, 2 * 86400)
+    # Without a manifest the folder's own time counts.
+    os.utime(write_files(tmp_path / ("4" * 40), FILES), (4 * 86400, 4 * 86400))
+    for name in ("main", "5" * 39, "." + "6" * 40 + ".removed"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ("7" * 40)).write_text("a file")
+    assert [commit[0] for commit in commits(str(tmp_path))] == ["4", "2", "3", "1"]
+    assert commits(str(tmp_path))["2" * 40] == "1970-01-04T00:00:00Z"
 
 
-def test_seed_links_what_is_there(tmp_path: Path) -> None:
-    staging, folder = tmp_path / "staging", fill(tmp_path / "folder", {**FILES, "other": b""})
-    fill(staging, {"config.json": b"new"})
-    seed(str(staging), str(folder), [*WANTED, hub_file("not/there", b"")])
-    assert content(staging) == {**FILES, "config.json": b"new"}
-    assert (staging / "model.safetensors").samefile(folder / "model.safetensors")
+def test_a_snapshot_goes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_snapshot(tmp_path, COMMIT, 0)
+    seen = []
+    rmtree = _snapshot.shutil.rmtree
+
+    def look(path: str) -> None:
+        seen.append(Path(path).name)
+        rmtree(path)
+
+    monkeypatch.setattr(_snapshot.shutil, "rmtree", look)
+    (tmp_path / f".{COMMIT}.removed").mkdir()
+    remove_tree(str(tmp_path / COMMIT))
+    assert seen == [f".{COMMIT}.removed"] * 2
+    (tmp_path / "link").symlink_to(write_files(tmp_path / "elsewhere", FILES))
+    remove_tree(str(tmp_path / "link"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere"]
 
 
 Usage = namedtuple("Usage", "total used free")
@@ -212,79 +187,80 @@ def test_require_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require_space(str(dest), 5_000_000_000)
     with pytest.raises(SnapshotError) as caught:
         require_space(str(dest), 37_203_456_789)
-    mount = mount_of(str(dest))[1]
+    mount = next(str(path) for path in [tmp_path, *tmp_path.parents] if path.is_mount())
     assert str(caught.value) == (
-        f"{dest} needs 37204 MB and {mount} has 5000 MB free: free 32204 MB there or choose another dest"
+        f"{dest} needs 37204 MB, and {mount} has 5000 MB free: free 32204 MB there or choose another dest"
     )
+    with pytest.raises(SnapshotError) as caught:
+        require_space(str(dest), 4_000_000_000, 2_000_000_000)
+    assert str(caught.value) == (
+        f"{dest} needs 4000 MB and 2000 MB that stay free (min_free), and {mount} has 5000 MB free: "
+        "free 1000 MB there or choose another dest"
+    )
+    # Who needs nothing is not refused for what was so before.
+    require_space(str(dest), 0, 6_000_000_000)
     assert set(asked) == {str(tmp_path)}
-    assert mount_of("/proc/nothing/here") == ("/proc", "/proc")
 
 
 @pytest.mark.parametrize(
-    ("name", "part"),
+    ("name", "part", "orphan"),
     [
-        (COMMIT, True),
-        (f".{COMMIT}.incomplete", True),
-        (f".{COMMIT}.lock", True),
-        (f"{COMMIT}.old", True),
-        ("main", False),
-        (COMMIT[:39], False),
-        (COMMIT + ".bak", False),
-        (COMMIT + "\n", False),
-        ("org--name", False),
-        (".cache", False),
+        (COMMIT, True, False),
+        (f".{COMMIT}.removed", True, True),
+        (f".{COMMIT}.incomplete", True, True),
+        (f".{COMMIT}.lock", True, True),
+        (f"{COMMIT}.old", True, True),
+        ("main", False, False),
+        (COMMIT[:39], False, False),
+        (COMMIT + ".bak", False, False),
+        (COMMIT + "\n", False, False),
+        ("org--name", False, False),
+        (".cache", False, False),
     ],
 )
-def test_what_belongs_to_a_snapshot(name: str, part: bool) -> None:
-    assert is_part(name) is part
-    assert is_part(name, COMMIT) is part
-    assert is_part(name, "1" * 40) is False
-
-
-def test_folder_bytes(tmp_path: Path) -> None:
-    assert folder_bytes(str(tmp_path / "nothing")) == 0
-    (fill(tmp_path) / "link").symlink_to("nowhere")
-    assert folder_bytes(str(tmp_path)) == sum(map(len, FILES.values()))
+def test_what_belongs_to_a_snapshot(tmp_path: Path, name: str, part: bool, orphan: bool) -> None:
+    (tmp_path / name).mkdir()
+    assert parts(str(tmp_path)) == ([name] if part else [])
+    assert parts(str(tmp_path), COMMIT) == ([name] if part else [])
+    assert parts(str(tmp_path), "1" * 40) == []
+    assert orphans(str(tmp_path)) == ([str(tmp_path / name)] if orphan else [])
 
 
 SECOND = f"""
 from {_snapshot.__name__} import locked
 import sys
 print("waiting", flush=True)
-with locked(sys.argv[1], sys.argv[2]):
+with locked(sys.argv[1], lambda: print("held by another", flush=True)):
     print("in", flush=True)
 """
 
 
 def test_the_lock_keeps_a_second_process_out(tmp_path: Path) -> None:
     dest = tmp_path / "not" / "yet"
-    with locked(str(dest), COMMIT):
-        second = subprocess.Popen([sys.executable, "-c", SECOND, str(dest), COMMIT], stdout=subprocess.PIPE, text=True)
-        assert second.stdout.readline() == "waiting\n"
+    dest.mkdir(parents=True)
+    with locked(str(dest)):
+        second = subprocess.Popen([sys.executable, "-c", SECOND, str(dest)], stdout=subprocess.PIPE, text=True)
+        assert [second.stdout.readline(), second.stdout.readline()] == ["waiting\n", "held by another\n"]
         with pytest.raises(subprocess.TimeoutExpired):
             second.wait(timeout=0.3)
-        # Another commit is not its business.
-        with locked(str(dest), "1" * 40):
-            pass
     assert second.communicate(timeout=10) == ("in\n", None)
     assert list(dest.iterdir()) == []
 
 
 def test_the_lock_keeps_a_third_run_out(tmp_path: Path) -> None:
     """The second run waits on a file that the first one takes away; it must not believe itself alone with that."""
-    path = tmp_path / f".{COMMIT}.lock"
+    path = tmp_path / ".lock"
     waits, inside, leave = threading.Event(), threading.Event(), threading.Event()
 
     def second() -> None:
-        waits.set()
-        with locked(str(tmp_path), COMMIT):
+        with locked(str(tmp_path), waits.set):
             inside.set()
             leave.wait(10)
 
-    with locked(str(tmp_path), COMMIT):
+    with locked(str(tmp_path)):
         thread = threading.Thread(target=second)
         thread.start()
-        waits.wait(10)
+        assert waits.wait(10)
         # Into flock: it has opened the file that is taken away next.
         threading.Event().wait(0.1)
     assert inside.wait(10)
@@ -295,8 +271,29 @@ def test_the_lock_keeps_a_third_run_out(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_the_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
+def test_who_waits_is_not_lost_when_the_folder_goes(tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    waits, inside = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with locked(str(dest), waits.set):
+            inside.set()
+
+    with locked(str(dest)):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.wait(10)
+    # The first one made the folder, and nothing has come of it: it is gone, and the second one makes it again.
+    assert inside.wait(10)
+    thread.join(10)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_lock_is_given_back_after_an_error(tmp_path: Path, there: bool) -> None:
+    dest = tmp_path / "dest"
+    if there:
+        dest.mkdir()
     for _attempt in range(2):
-        with pytest.raises(SnapshotError), locked(str(tmp_path), COMMIT):
+        with pytest.raises(SnapshotError), locked(str(dest)):
             raise SnapshotError("no")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.rglob("*")) == ([dest] if there else [])

@@ -24,7 +24,8 @@ FOREIGN = (".h5", ".msgpack", ".ot")
 # Where Llama's repositories keep the weights a second time, as their authors trained them.
 ORIGINAL = "original/"
 
-# allow_patterns, ignore_patterns: lists, empty for none. weights: safetensors_only or any.
+# allow_patterns, ignore_patterns: lists, empty for none. weights: safetensors_only or any; None where there are none,
+# as in a dataset.
 Choice = namedtuple("Choice", "allow_patterns ignore_patterns weights")
 
 
@@ -40,7 +41,7 @@ def select(files, choice, where):
             "none of the %d files of %s matches allow_patterns %s without ignore_patterns %s: change the patterns"
             % (len(files), where, choice.allow_patterns or "*", choice.ignore_patterns or "(none)")
         )
-    duplicates = [] if choice.allow_patterns else _duplicates(matching)
+    duplicates = _duplicates(matching) if choice.weights and not choice.allow_patterns else []
     taken = [f for f in matching if f not in duplicates]
     if choice.weights == "safetensors_only":
         pickled = [f for f in taken if f.path.endswith(PICKLED)]

@@ -196,11 +196,12 @@ def require_space(dest, needed, min_free=0):
         spare = " and %s that stay free (min_free)" % _mb(min_free) if min_free else ""
         raise SnapshotError(
             "%s needs %s%s, and %s has %s free: free %s there or choose another dest"
-            % (dest, _mb(needed), spare, mount, _mb(free), _mb(needed + min_free - free))
+            % (dest, _mb(needed), spare, mount, "%d MB" % (free // 10**6), _mb(needed + min_free - free))
         )
 
 
 def _mb(count):
+    # Rounded up: who frees so much has enough.
     return "%d MB" % -(-count // 10**6)
 
 

@@ -315,7 +315,7 @@ class HubSnapshot:
         self.choice = _selection.Choice(
             params["allow_patterns"] or [],
             params["ignore_patterns"] or [],
-            params["weights"] if self.repo_type == "model" else "any",
+            params["weights"] if self.repo_type == "model" else None,
         )
         self.keep = params["keep"]
         self.protect = params["protect"]

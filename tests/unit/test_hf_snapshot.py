@@ -1,71 +1,41 @@
-"""Tests of the module hf_snapshot: the real client against the double of the Hub, and Hubs that misbehave."""
+"""Tests of the module hf_snapshot with a Hub that does what it should; test_hf_snapshot_faults.py has the others."""
 
 from __future__ import annotations
 
 import json
-import subprocess
+import os
+import shutil
 import sys
-import threading
-import time
 from collections import namedtuple
-from collections.abc import Iterator
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hub import Entry, Handler, Hub, Refusal
+from conftest import FILES, REPOSITORY, read_files, write_files
+from hub import Fault, Hub
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _snapshot
-from ansible_collections.llmops.vllm.plugins.modules import hf_snapshot
 
-REPOSITORY = "org/name"
 TOKEN = "hf_AbcSecret123"
-FILES = {
-    "config.json": b"{}\n",
-    "empty.txt": b"",
-    "model.safetensors": bytes(range(256)) * 40,
-    "onnx/deep/odd [1]*?.bin": b"0123456789",
-    "tokenizer.json": b'{"a": 1}\n',
-}
 TOTAL = sum(map(len, FILES.values()))
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    files = (file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+def fetched(hub: Hub) -> list[str]:
+    """The files that were asked for, by their names in the repository."""
+    return sorted(a.path.split("/", 5)[5] for a in hub.log if a.method == "GET" and "/resolve/" in a.path)
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    for path, content in FILES.items():
-        file = tmp_path / "root" / REPOSITORY / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-    return tmp_path / "root"
+def moved(root: Path, files: dict[str, bytes]) -> None:
+    """Moves main to a commit with these files; the old one stays as the tag `old`."""
+    repository = root / REPOSITORY
+    repository.rename(repository.with_name("name@old"))
+    write_files(repository, files)
 
 
-@pytest.fixture
-def dest(tmp_path: Path) -> Path:
-    return tmp_path / "models" / "org--name"
-
-
-@pytest.fixture
-def hub(root: Path) -> Iterator[Hub]:
-    with Hub(root) as served:
-        yield served
-
-
-@pytest.fixture
-def snapshot(run_module: Any, dest: Path) -> Any:
-    """Runs the module for a Hub, with 2 workers."""
-
-    def run(hub: Hub | str, **params: Any) -> dict[str, Any]:
-        endpoint = hub if isinstance(hub, str) else hub.url
-        base = {"repo_id": REPOSITORY, "dest": str(dest), "endpoint": endpoint, "max_workers": 2}
-        return run_module(hf_snapshot.main, **{**base, **params})
-
-    return run
+def state_of(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Every path with its inode, size and time: what no look may change."""
+    stats = {path: path.lstat() for path in [folder, *folder.rglob("*")] if path.exists()}
+    return {str(path): (stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
 
 
 def require_published(result: dict[str, Any], dest: Path, files: dict[str, bytes] | None = None) -> Path:
@@ -74,7 +44,7 @@ def require_published(result: dict[str, Any], dest: Path, files: dict[str, bytes
     assert not result["failed"], result
     folder = dest / result["commit"]
     assert result["path"] == str(folder)
-    found = tree(folder)
+    found = read_files(folder)
     assert set(found) == {*files, ".snapshot.json"}
     assert {path: found[path] for path in files} == files
     assert [path.name for path in dest.iterdir()] == [result["commit"]]
@@ -86,116 +56,160 @@ def require_published(result: dict[str, Any], dest: Path, files: dict[str, bytes
     return folder
 
 
-def test_check_mode_writes_nothing(snapshot: Any, hub: Hub, dest: Path) -> None:
-    result = snapshot(hub, check_mode=True)
-    assert not result["failed"], result
-    assert result["changed"]
-    assert (result["files"], result["bytes_total"], result["bytes_downloaded"]) == (len(FILES), TOTAL, TOTAL)
-    assert result["verified"] is False
-    assert result["path"] == str(dest / result["commit"])
-    assert result["diff"]["before"] == ""
-    assert result["diff"]["after"] == "".join(f"{path}\n" for path in sorted(FILES))
+def test_check_then_run_then_again(snapshot: Any, served: Hub, dest: Path) -> None:
+    predicted = snapshot(served, check_mode=True)
+    assert (predicted["files"], predicted["bytes_total"], predicted["bytes_downloaded"]) == (len(FILES), TOTAL, TOTAL)
+    assert (predicted["changed"], predicted["verified"], predicted["verified_at"]) == (True, False, "")
+    assert predicted["fetched"] == sorted(FILES)
+    assert predicted["diff"]["before"] == ""
+    assert predicted["diff"]["after"] == "".join(f"{path}\n" for path in sorted(FILES))
     assert not dest.parent.exists()
-    assert hub.requests == [f"GET /api/models/{REPOSITORY}/revision/main"]
+    assert served.requests == [f"GET /api/models/{REPOSITORY}/revision/main"]
 
-
-def test_check_then_run_then_again(snapshot: Any, hub: Hub, dest: Path) -> None:
-    predicted = snapshot(hub, check_mode=True)
-    first = snapshot(hub)
-    folder = require_published(first, dest)
-    same = ("changed", "commit", "path", "files", "bytes_total", "bytes_downloaded", "repo_id", "revision", "diff")
-    assert {key: predicted[key] for key in same} == {key: first[key] for key in same}
-    assert first["verified"] is True
-    before = {path: path.stat().st_mtime_ns for path in [dest, folder, *folder.rglob("*")]}
+    served.log.clear()
+    first = snapshot(served)
+    require_published(first, dest)
+    for key in set(predicted) - {"verified", "verified_at", "output", "elapsed", "invocation"}:
+        if key not in ("uid", "gid", "owner", "group", "mode", "state", "size"):
+            assert predicted[key] == first[key], key
+    assert first["verified"] is True and first["verified_at"].endswith("Z")
+    # One question, and each file once; an empty one needs no request.
+    assert fetched(served) == sorted(set(FILES) - {"empty.txt"})
+    assert len(served.log) == len(FILES)
+    before = state_of(dest)
 
     for revision, requests in (("main", 1), (first["commit"], 0)):
         for check_mode in (True, False):
-            hub.requests.clear()
-            again = snapshot(hub, revision=revision, check_mode=check_mode)
+            served.requests.clear()
+            again = snapshot(served, revision=revision, check_mode=check_mode)
             assert not again["changed"]
             assert "diff" not in again
             assert (again["commit"], again["files"], again["bytes_total"]) == (first["commit"], len(FILES), TOTAL)
-            assert (again["bytes_downloaded"], again["verified"]) == (0, True)
-            assert len(hub.requests) == requests, hub.requests
-    assert before == {path: path.stat().st_mtime_ns for path in [dest, folder, *folder.rglob("*")]}
-    assert not snapshot("http://127.0.0.1:9", revision=first["commit"])["changed"]
+            assert (again["bytes_downloaded"], again["fetched"], again["verified"]) == (0, [], True)
+            assert len(served.requests) == requests, served.requests
+    assert before == state_of(dest)
 
 
-def test_a_branch_that_moved_is_a_new_folder(snapshot: Any, hub: Hub, dest: Path, root: Path) -> None:
-    old = snapshot(hub)
-    (root / REPOSITORY / "config.json").write_bytes(b'{"new": 1}\n')
-    (root / REPOSITORY / "empty.txt").unlink()
-    new = snapshot(hub)
-    assert new["changed"]
-    assert new["commit"] != old["commit"]
+@pytest.mark.parametrize("library", ["huggingface_hub", "requests"])
+def test_a_pinned_commit_needs_neither_hub_nor_library(
+    snapshot: Any, served: Hub, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    commit = snapshot(served)["commit"]
+    monkeypatch.setitem(sys.modules, library, None)
+    result = snapshot("http://127.0.0.1:9", revision=commit)
+    assert (result["failed"], result["changed"], result["verified"]) == (False, False, True)
+    assert not snapshot("http://127.0.0.1:9", revision=commit, state="verified")["changed"]
+    # Other patterns are known from the manifest.
+    assert snapshot("http://127.0.0.1:9", revision=commit, allow_patterns=["*.json"])["changed"] is False
+
+
+@pytest.mark.parametrize("library", ["huggingface_hub", "requests"])
+def test_a_library_is_missing(snapshot: Any, served: Hub, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    assert f"Failed to import the required Python library ({library})" in snapshot(served)["msg"]
+
+
+def test_a_dataset_is_no_model(snapshot: Any, root: Path, dest: Path) -> None:
+    files = {"data.bin": b"no weights here", "model.safetensors": b"x"}
+    write_files(root / "datasets" / REPOSITORY, files)
+    with Hub(root) as hub:
+        result = snapshot(hub, repo_type="dataset")
+        found = read_files(Path(result["path"]))
+        assert {path: found[path] for path in files} == files
+        assert hub.requests[0] == f"GET /api/datasets/{REPOSITORY}/revision/main"
+        # The same commit of the model is another snapshot.
+        assert snapshot(hub, revision=result["commit"])["failed"]
+
+
+def test_a_branch_that_moved_is_a_new_folder(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    old = snapshot(served)
+    served.log.clear()
+    moved(root, {**FILES, "config.json": b'{"new": 1}\n'})
+    new = snapshot(served)
+    assert (new["changed"], new["fetched"], new["bytes_downloaded"]) == (True, ["config.json"], 11)
+    assert new["linked"] == sorted(set(FILES) - {"config.json"})
+    assert new["bytes_linked"] == TOTAL - len(FILES["config.json"])
+    assert fetched(served) == ["config.json"]
     assert {path.name for path in dest.iterdir()} == {old["commit"], new["commit"]}
-    assert tree(dest / old["commit"])["config.json"] == b"{}\n"
-    assert "empty.txt" not in tree(dest / new["commit"])
+    assert read_files(dest / old["commit"])["config.json"] == FILES["config.json"]
+    for path in FILES:
+        same = (dest / old["commit"] / path).samefile(dest / new["commit"] / path)
+        assert same == (path != "config.json"), path
+    assert not snapshot(served, revision="old")["changed"]
 
 
-def test_patterns(snapshot: Any, hub: Hub, dest: Path) -> None:
+def test_check_mode_foretells_links(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    snapshot(served)
+    moved(root, {**FILES, "config.json": b'{"new": 1}\n'})
+    before = state_of(dest)
+    result = snapshot(served, check_mode=True)
+    assert (result["fetched"], len(result["linked"])) == (["config.json"], len(FILES) - 1)
+    assert state_of(dest) == before
+
+
+def test_a_damaged_file_is_not_linked(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    old = snapshot(served)
+    damaged = dest / old["commit"] / "model.safetensors"
+    damage(damaged)
+    moved(root, {**FILES, "config.json": b'{"new": 1}\n'})
+    new = snapshot(served)
+    assert new["fetched"] == ["config.json", "model.safetensors"]
+    assert read_files(dest / new["commit"])["model.safetensors"] == FILES["model.safetensors"]
+    assert f"{damaged} is damaged (model.safetensors has the sha256 " in str(new["warnings"])
+
+
+def test_another_repository_in_the_same_folder(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    write_files(root / "org" / "copy", {**FILES, "config.json": b"another"})
+    one, other = snapshot(served), snapshot(served, repo_id="org/copy")
+    assert other["fetched"] == ["config.json"]
+    assert not snapshot(served, revision=one["commit"])["changed"]
+
+
+def test_equal_files_are_fetched_once(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    (root / REPOSITORY / "copy.safetensors").write_bytes(FILES["model.safetensors"])
+    result = snapshot(served)
+    assert result["bytes_downloaded"] == TOTAL
+    assert result["bytes_total"] == TOTAL + len(FILES["model.safetensors"])
+    assert len([path for path in fetched(served) if path.endswith(".safetensors")]) == 1
+    # Lost, it comes from its twin.
+    served.log.clear()
+    (dest / result["commit"] / "copy.safetensors").unlink()
+    result = snapshot(served, revision=result["commit"])
+    assert (result["linked"], result["fetched"], served.log) == (["copy.safetensors"], [], [])
+
+
+def test_patterns(snapshot: Any, served: Hub, dest: Path) -> None:
     few = {path: FILES[path] for path in ("config.json", "tokenizer.json")}
-    result = snapshot(hub, allow_patterns=["*.json"])
+    result = snapshot(served, allow_patterns=["*.json"])
     require_published(result, dest, few)
     assert (result["files"], result["bytes_downloaded"]) == (2, sum(map(len, few.values())))
-    assert not snapshot(hub, allow_patterns=["*.json"])["changed"]
-    assert not snapshot(hub, allow_patterns=["config.*"], revision=result["commit"])["changed"]
+    assert not snapshot(served, allow_patterns=["*.json"])["changed"]
+    served.requests.clear()
+    assert not snapshot(served, allow_patterns=["config.*"], revision=result["commit"])["changed"]
+    assert served.requests == []
 
     # Other patterns add to it.
-    more = {**few, "onnx/deep/odd [1]*?.bin": b"0123456789"}
-    hub.requests.clear()
-    result = snapshot(hub, allow_patterns=["onnx/*"])
-    require_published(result, dest, more)
-    assert (result["files"], result["bytes_downloaded"]) == (3, 10)
+    folder = dest / result["commit"]
+    inode = folder.stat().st_ino
+    odd = "docs/deep/odd [1]*? 100%.txt"
+    result = snapshot(served, allow_patterns=["docs/*"])
+    require_published(result, dest, {**few, odd: FILES[odd]})
+    assert (result["files"], result["bytes_downloaded"], result["wrong"]) == (3, 10, [])
     assert result["diff"]["before"] == "config.json\ntokenizer.json\n"
+    assert folder.stat().st_ino == inode, "a container that uses it would lose it"
 
     # Without patterns it is completed, and what is there is not fetched again.
-    assert snapshot(hub, check_mode=True)["bytes_downloaded"] == TOTAL - sum(map(len, more.values()))
-    hub.requests.clear()
-    require_published(snapshot(hub), dest)
-    fetched = [request for request in hub.requests if request.startswith("GET /org/name/resolve")]
-    # The client makes an empty file without a request.
-    assert fetched == [f"GET /org/name/resolve/{result['commit']}/model.safetensors"]
-
-    hub.requests.clear()
-    assert not snapshot(hub, ignore_patterns=["*.safetensors"])["changed"]
-    require_published(snapshot(hub, revision=result["commit"]), dest)
+    served.log.clear()
+    require_published(snapshot(served), dest)
+    assert fetched(served) == ["model.safetensors"]
+    served.requests.clear()
+    for patterns in ({"ignore_patterns": ["*.safetensors"]}, {"allow_patterns": ["*.txt"]}, {}):
+        assert not snapshot(served, revision=result["commit"], **patterns)["changed"]
+    assert served.requests == []
 
 
-def test_a_pinned_commit_is_completed_too(snapshot: Any, hub: Hub, dest: Path) -> None:
-    commit = snapshot(hub, ignore_patterns=["*.safetensors"])["commit"]
-    hub.requests.clear()
-    assert not snapshot(hub, revision=commit, ignore_patterns=["*.safetensors"])["changed"]
-    assert hub.requests == []
-    result = snapshot(hub, revision=commit)
-    assert result["changed"]
-    require_published(result, dest)
-    hub.requests.clear()
-    # Whole: it holds what any patterns let through.
-    assert not snapshot(hub, revision=commit)["changed"]
-    assert not snapshot(hub, revision=commit, allow_patterns=["*.json"])["changed"]
-    assert hub.requests == []
-
-
-def test_patterns_that_let_everything_through_make_it_whole(snapshot: Any, hub: Hub, dest: Path) -> None:
-    commit = snapshot(hub, ignore_patterns=["*.gguf"])["commit"]
-    hub.requests.clear()
-    assert not snapshot(hub, revision=commit)["changed"]
-    assert hub.requests == []
-
-
-def test_each_of_two_patterns_is_remembered(snapshot: Any, hub: Hub, dest: Path) -> None:
-    commit = snapshot(hub, allow_patterns=["*.json", "*.bin"])["commit"]
-    snapshot(hub, allow_patterns=["*.txt"])
-    hub.requests.clear()
-    for patterns in (["*.bin", "*.json"], ["*.txt"]):
-        assert not snapshot(hub, revision=commit, allow_patterns=patterns)["changed"]
-    assert hub.requests == []
-    assert snapshot(hub, revision=commit, check_mode=True)["bytes_downloaded"] == len(FILES["model.safetensors"])
-
-
-def test_patterns_that_match_nothing(snapshot: Any, hub: Hub, dest: Path) -> None:
-    result = snapshot(hub, allow_patterns=["*.gguf"])
+def test_patterns_that_match_nothing(snapshot: Any, served: Hub, dest: Path) -> None:
+    result = snapshot(served, allow_patterns=["*.gguf"])
     assert result["failed"]
     assert result["msg"].startswith(f"none of the {len(FILES)} files of {REPOSITORY} at ")
     assert result["msg"].endswith(
@@ -204,134 +218,283 @@ def test_patterns_that_match_nothing(snapshot: Any, hub: Hub, dest: Path) -> Non
     assert not dest.exists()
 
 
-@pytest.mark.parametrize("damage", ["gone", "short", "manifest", "all"])
-def test_a_damaged_snapshot_is_repaired(snapshot: Any, hub: Hub, dest: Path, damage: str) -> None:
-    commit = snapshot(hub)["commit"]
-    hub.requests.clear()
+def test_weights(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    write_files(root / REPOSITORY, {"pytorch_model.bin": b"pickled", "original/params.json": b"{}"})
+    result = snapshot(served)
+    require_published(result, dest)
+    assert result["left_out"] == ["original/params.json", "pytorch_model.bin"]
+    assert not snapshot(served, weights="any")["changed"]
+    moved(root, {"config.json": b"{}\n", "pytorch_model.bin": b"pickled"})
+    served.requests.clear()
+    refused = snapshot(served)
+    assert " has pickled weights only (pytorch_model.bin), which can run code " in refused["msg"]
+    assert len(served.requests) == 1, "nothing was fetched"
+    taken = snapshot(served, weights="any")
+    assert set(read_files(Path(taken["path"]))) == {"config.json", "pytorch_model.bin", ".snapshot.json"}
+    # There now, but who asks for safetensors does not get it.
+    assert snapshot(served, revision=taken["commit"])["failed"]
+
+
+def damage(path: Path) -> None:
+    """Inverts one byte, and leaves size and time as they were."""
+    stat = path.stat()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("kind", ["gone", "short", "manifest", "all"])
+def test_a_snapshot_that_lost_something(snapshot: Any, served: Hub, dest: Path, kind: str) -> None:
+    commit = snapshot(served)["commit"]
+    served.log.clear()
     folder = dest / commit
-    if damage == "gone":
+    if kind == "gone":
         (folder / "config.json").unlink()
-    elif damage == "short":
+    elif kind == "short":
         (folder / "model.safetensors").write_bytes(b"x")
-    elif damage == "manifest":
+    elif kind == "manifest":
         (folder / ".snapshot.json").write_text("{")
     else:
         for path in FILES:
             (folder / path).unlink()
-    assert snapshot(hub, revision=commit, check_mode=True)["changed"]
-    result = snapshot(hub, revision=commit)
+    assert snapshot(served, revision=commit, check_mode=True)["changed"]
+    result = snapshot(served, revision=commit)
     assert result["changed"]
     require_published(result, dest)
-    fetched = [request for request in hub.requests if request.startswith("GET /org/name/resolve")]
-    assert len(fetched) == {"gone": 1, "short": 1, "manifest": 0, "all": len(FILES) - 1}[damage], fetched
-    assert not snapshot(hub, revision=commit)["changed"]
+    lost = {"gone": ["config.json"], "short": ["model.safetensors"], "manifest": [], "all": sorted(FILES)}[kind]
+    assert result["fetched"] == lost
+    assert fetched(served) == [path for path in lost if path != "empty.txt"]
+    assert [error.split()[0] for error in result["wrong"]] == [path.split()[0] for path in lost]
+    assert not snapshot(served, revision=commit)["changed"]
 
 
-class Flips(Hub):
-    """A fault: one byte of these files is wrong, as often as said; the size stays."""
-
-    wrong: dict[str, int]
-
-    def send_body(self, request: Handler, entry: Entry, start: int, end: int) -> None:
-        if self.wrong.get(entry.path, 0) > 0 and start < end:
-            self.wrong[entry.path] -= 1
-            data = bytearray(b"".join(self.chunks(entry, start, end)))
-            data[len(data) // 2] ^= 1
-            request.wfile.write(data)
-        else:
-            super().send_body(request, entry, start, end)
+def test_a_folder_of_unknown_origin_is_read(snapshot: Any, served: Hub, dest: Path) -> None:
+    """Such as one that somebody copied to the host, or that version 0.1.0 made."""
+    commit = snapshot(served)["commit"]
+    (dest / commit / ".snapshot.json").unlink()
+    damage(dest / commit / "model.safetensors")
+    (dest / commit / "model.safetensors").chmod(0o600)
+    served.log.clear()
+    result = snapshot(served, revision=commit)
+    require_published(result, dest)
+    assert fetched(served) == ["model.safetensors"]
 
 
-@pytest.mark.parametrize("path", ["model.safetensors", "config.json", "onnx/deep/odd [1]*?.bin"])
-def test_a_flipped_byte_is_never_published(snapshot: Any, root: Path, dest: Path, path: str) -> None:
-    with Flips(root) as hub:
-        hub.wrong = {path: 2}
-        result = snapshot(hub)
-        assert result["failed"]
-        kind = "sha256" if path.endswith(".safetensors") else "git blob id"
-        assert f" arrived wrong twice ({path} has the {kind} " in result["msg"]
-        assert result["msg"].endswith(f"): run again, or ask who runs {hub.url}")
-        assert not any(path.is_dir() and not path.name.startswith(".") for path in dest.iterdir())
-        # Good from now on: what arrived right is not fetched again.
-        hub.requests.clear()
-        require_published(snapshot(hub), dest)
-        assert len([request for request in hub.requests if request.startswith("GET /org/name/resolve")]) == 1
+def test_verified(snapshot: Any, served: Hub, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_snapshot.time, "time", lambda: 0)
+    first = snapshot(served, ignore_patterns=["*.txt"])
+    folder = dest / first["commit"]
+    for path in ("config.json", "model.safetensors"):
+        damage(folder / path)
+    pinned = {"revision": first["commit"]}
+    assert not snapshot(served, **pinned, ignore_patterns=["*.txt"])["changed"], "sizes and times are right"
+    before = state_of(dest)
+    served.log.clear()
+    foretold = snapshot(served, **pinned, state="verified", check_mode=True)
+    assert (foretold["changed"], state_of(dest), served.log) == (True, before, [])
+    result = snapshot(served, **pinned, state="verified")
+    for said in (foretold, result):
+        assert said["fetched"] == ["config.json", "model.safetensors"]
+        assert said["wrong"][0].startswith("config.json has the git blob id ")
+        assert said["wrong"][1].startswith("model.safetensors has the sha256 ")
+        assert "config.json (wrong)\n" in said["diff"]["before"]
+    assert fetched(served) == ["config.json", "model.safetensors"]
+    # What the patterns left out stays out, and what was right was not touched.
+    require_published(result, dest, {path: FILES[path] for path in FILES if not path.endswith(".txt")})
+    kept = str(folder / "tokenizer.json")
+    assert state_of(dest)[kept] == before[kept]
+    served.requests.clear()
+    again = snapshot("http://127.0.0.1:9", **pinned, state="verified")
+    assert (again["failed"], again["changed"], served.requests) == (False, False, [])
 
 
-def test_a_byte_that_is_flipped_once_is_fetched_again(snapshot: Any, root: Path, dest: Path) -> None:
-    with Flips(root) as hub:
-        hub.wrong = {"model.safetensors": 1, "config.json": 1}
-        require_published(snapshot(hub), dest)
+def test_verified_brings_a_snapshot_that_is_not_there(snapshot: Any, served: Hub, dest: Path) -> None:
+    require_published(snapshot(served, state="verified"), dest)
 
 
-def test_many_wrong_files_make_no_wall_of_text(snapshot: Any, root: Path, dest: Path) -> None:
-    for number in range(20):
-        (root / REPOSITORY / f"part-{number}.json").write_text("{}")
-    with Flips(root) as hub:
-        hub.wrong = {f"part-{number}.json": 2 for number in range(20)}
-        result = snapshot(hub, allow_patterns=["part-*"])
-    assert "; and 17 more): run again" in result["msg"]
+def test_the_time_of_the_check(snapshot: Any, served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.llmops.vllm.plugins.modules import hf_snapshot
+
+    now = [0.0]
+    monkeypatch.setattr(hf_snapshot.time, "time", lambda: now[0])
+    commit = snapshot(served, allow_patterns=["*.json"])["commit"]
+    now[0] = 86400.0
+    # Files are added; of the others nothing new is known.
+    assert snapshot(served, revision=commit)["verified_at"] == "1970-01-01T00:00:00Z"
+    assert snapshot(served, revision=commit, state="verified")["verified_at"] == "1970-01-02T00:00:00Z"
+    assert snapshot(served, revision=commit)["verified_at"] == "1970-01-02T00:00:00Z"
 
 
-def test_refusals(snapshot: Any, hub: Hub, dest: Path) -> None:
-    where = f" on {hub.url}"
-    anonymous = snapshot(hub, repo_id="org/other")
+def test_verify_by_size_and_then_by_content(snapshot: Any, served: Hub, dest: Path) -> None:
+    served.faults.append(Fault(path="model.safetensors", flip=5))
+    first = snapshot(served, verify="size")
+    assert (first["failed"], first["verified"], first["verified_at"]) == (False, False, "")
+    pinned = {"revision": first["commit"]}
+    assert not snapshot(served, **pinned, verify="size")["changed"]
+    served.log.clear()
+    result = snapshot(served, **pinned)
+    assert (result["changed"], result["verified"]) == (True, True)
+    assert fetched(served) == ["model.safetensors"]
+    require_published(result, dest)
+    assert not snapshot(served, **pinned)["changed"]
+    # What was checked stays checked.
+    assert snapshot(served, **pinned, verify="size")["verified"]
+
+
+def test_sizes_alone_raised_to_contents_without_damage(snapshot: Any, served: Hub, dest: Path) -> None:
+    commit = snapshot(served, verify="size")["commit"]
+    for check_mode in (True, False):
+        result = snapshot(served, revision=commit, check_mode=check_mode)
+        assert (result["changed"], result["fetched"]) == (True, [])
+    assert not snapshot(served, revision=commit)["changed"]
+
+
+def commits_of(root: Path, snapshot: Any, hub: Hub, count: int, **params: Any) -> list[str]:
+    """Brings so many commits, one after the other; each has the age of its place."""
+    made = []
+    for number in range(count):
+        (root / REPOSITORY / "config.json").write_text(f'{{"number": {number}}}')
+        made.append(snapshot(hub, **params)["commit"])
+        notes = Path(params.get("dest") or snapshot(hub, check_mode=True)["path"]) / ".snapshot.json"
+        if notes.exists():
+            text = json.loads(notes.read_text())
+            text["completed_at"] = f"2026-01-0{number + 1}T00:00:00Z"
+            notes.write_text(json.dumps(text))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("keep", "protect", "left"),
+    [
+        (None, [], [0, 1, 2, 3]),
+        (5, [], [0, 1, 2, 3]),
+        (2, [], [1, 2, 3]),
+        (1, [], [2, 3]),
+        (0, [], [3]),
+        (0, [1], [1, 3]),
+        (1, [2], [1, 2, 3]),
+        (0, [3], [3]),
+    ],
+)
+def test_keep(
+    snapshot: Any, served: Hub, dest: Path, root: Path, keep: int | None, protect: list[int], left: list[int]
+) -> None:
+    commits = commits_of(root, snapshot, served, 4)
+    params = {"keep": keep, "protect": [commits[number] for number in protect], "revision": commits[3]}
+    removed = sorted(str(dest / commits[number]) for number in range(4) if number not in left)
+    foretold = snapshot(served, check_mode=True, **params)
+    assert (foretold["changed"], sorted(foretold["removed"])) == (bool(removed), removed)
+    assert len(list(dest.iterdir())) == 4
+    result = snapshot(served, **params)
+    assert (result["changed"], sorted(result["removed"]), result["fetched"]) == (bool(removed), removed, [])
+    assert {path.name for path in dest.iterdir()} == {commits[number] for number in left}
+    assert not snapshot(served, **params)["changed"]
+
+
+def test_the_wanted_one_stays_though_it_is_the_oldest(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    commits = commits_of(root, snapshot, served, 3)
+    assert snapshot(served, revision=commits[0], keep=0)["changed"]
+    assert [path.name for path in dest.iterdir()] == [commits[0]]
+
+
+def test_leftovers_of_killed_runs_go(snapshot: Any, served: Hub, dest: Path) -> None:
+    commit = snapshot(served)["commit"]
+    for name in (f".{commit}.incomplete", f".{'1' * 40}.removed", f"{'2' * 40}.old"):
+        write_files(dest / name, FILES)
+    (dest / f".{commit}.lock").touch()
+    result = snapshot(served, revision=commit)
+    assert (result["changed"], len(result["removed"])) == (True, 4)
+    assert [path.name for path in dest.iterdir()] == [commit]
+
+
+def test_modes_are_the_same_under_any_umask(snapshot: Any, served: Hub, dest: Path) -> None:
+    umask = os.umask(0o077)
+    try:
+        require_published(snapshot(served), dest)
+        assert dest.parent.stat().st_mode & 0o777 == 0o755
+    finally:
+        os.umask(umask)
+
+
+def test_refusals(snapshot: Any, served: Hub, dest: Path) -> None:
+    where = f" on {served.url}"
+    anonymous = snapshot(served, repo_id="org/other")
     assert anonymous["msg"] == (
         f"org/other{where} does not exist, or is private and no token was passed: "
         "check repo_id, or pass a token that may read it"
     )
-    known = snapshot(hub, repo_id="org/other", token=TOKEN)
+    known = snapshot(served, repo_id="org/other", token=TOKEN)
     assert known["msg"] == (
         f"org/other{where} does not exist, or is private and the token may not read it: "
         "check repo_id, or pass a token that may read it"
     )
     assert TOKEN not in known["output"]
     for revision in ("v9", "0" * 40):
-        assert snapshot(hub, revision=revision)["msg"] == (
+        assert snapshot(served, revision=revision)["msg"] == (
             f"{REPOSITORY}{where} has no revision '{revision}': name a branch, a tag or a full commit of it"
         )
-    assert snapshot(hub, repo_id="org/na--me")["msg"].startswith("'org/na--me' is no name of a repository: ")
-    assert snapshot(hub, max_workers=0)["msg"] == "max_workers is 0: it takes 1 or more"
+    assert snapshot(served, repo_id="org/na--me")["msg"].startswith("'org/na--me' is no name of a repository: ")
+    assert snapshot(served, max_workers=0)["msg"] == "max_workers is 0: it takes 1 or more"
     assert not dest.exists()
 
 
 @pytest.mark.parametrize("token", [TOKEN + "\n", "hf_Abc Secret123", "hf_schlüssel"])
-def test_a_token_that_no_header_takes_is_not_shown(snapshot: Any, hub: Hub, token: str) -> None:
-    result = snapshot(hub, token=token)
+def test_a_token_that_no_header_takes_is_not_shown(snapshot: Any, served: Hub, token: str) -> None:
+    result = snapshot(served, token=token)
     assert result["msg"] == "the token has a space, a line break or a character that is not ASCII: correct it"
     assert token.strip() not in result["output"]
-    assert hub.requests == []
+    assert served.requests == []
 
 
-def test_an_endpoint_with_a_password_is_not_shown(snapshot: Any, hub: Hub) -> None:
-    result = snapshot(hub, endpoint=hub.url.replace("//", "//user:Secret123@"))
+def test_an_endpoint_with_a_password_is_not_shown(snapshot: Any, served: Hub) -> None:
+    result = snapshot(served.url.replace("//", "//user:Secret123@"))
     assert result["msg"] == "endpoint holds a user or a password: leave them out, and pass a token"
-    assert hub.requests == []
+    assert served.requests == []
 
 
-def test_a_pinned_commit_of_another_repository(snapshot: Any, hub: Hub, dest: Path) -> None:
-    commit = snapshot(hub)["commit"]
-    assert snapshot(hub, repo_id="org/other", revision=commit)["failed"]
+def test_a_pinned_commit_of_another_repository(snapshot: Any, served: Hub, dest: Path) -> None:
+    commit = snapshot(served)["commit"]
+    assert snapshot(served, repo_id="org/other", revision=commit)["failed"]
 
 
-def test_a_snapshot_that_was_uploaded_as_a_repository(snapshot: Any, hub: Hub, dest: Path, root: Path) -> None:
+def test_a_snapshot_that_was_uploaded_as_a_repository(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
     (root / REPOSITORY / ".snapshot.json").write_text("{}")
-    result = snapshot(hub)
+    result = snapshot(served)
     require_published(result, dest)
-    assert not snapshot(hub)["changed"]
-    assert not snapshot(hub, revision=result["commit"])["changed"]
+    assert not snapshot(served)["changed"]
+    assert not snapshot(served, revision=result["commit"])["changed"]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"max_workers": 0}, "max_workers is 0: it takes 1 or more"),
+        ({"timeout": 0}, "timeout is 0: it takes 1 or more"),
+        ({"retries": -1}, "retries is -1: it takes 0 or more"),
+        ({"keep": -1}, "keep is -1: it takes 0 or more"),
+        ({"max_rate": "0"}, "max_rate is 0: it takes 1 or more"),
+        ({"protect": ["main"]}, "protect has 'main': it takes full commits, 40 hexadecimal digits each"),
+        ({"token": TOKEN, "token_file": "/token"}, "parameters are mutually exclusive: token|token_file"),
+    ],
+)
+def test_values_that_are_none(snapshot: Any, served: Hub, params: dict[str, Any], message: str) -> None:
+    assert snapshot(served, **params)["msg"] == message
+    assert served.requests == []
 
 
 def test_gated(snapshot: Any, root: Path, dest: Path) -> None:
     with Hub(root, gated=[REPOSITORY]) as hub:
         for given in ({}, {"token": TOKEN}):
+            hub.log.clear()
             result = snapshot(hub, **given)
             assert result["msg"] == (
                 f"{REPOSITORY} on {hub.url} is gated: accept its terms at {hub.url}/{REPOSITORY} "
                 "and pass a token of that account"
             )
             assert TOKEN not in result["output"]
-    assert [path.name for path in dest.iterdir() if not path.name.startswith(".")] == []
+            assert len(hub.log) <= 1 + 2, "nobody asks a second time"
+    assert not dest.exists()
 
 
 def test_private(snapshot: Any, root: Path, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,184 +517,103 @@ def test_private(snapshot: Any, root: Path, dest: Path, monkeypatch: pytest.Monk
 
 def test_nobody_answers(snapshot: Any, free_port: int, dest: Path) -> None:
     url = f"http://127.0.0.1:{free_port}"
-    result = snapshot(url + "/")
+    result = snapshot(url + "/", retries=1)
     assert result["msg"].startswith(f"{url} cannot be reached for {REPOSITORY}: ")
     assert "\n" not in result["msg"]
     assert not dest.exists()
 
 
-class Busy(Hub):
-    """A fault: every answer whose path has `part` in it is 503."""
-
-    part = ""
-
-    def before(self, request: Handler) -> bool:
-        if self.part in request.path:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "maintenance")
-        return False
-
-
-def test_a_hub_in_trouble(snapshot: Any, root: Path, dest: Path) -> None:
-    with Busy(root) as hub:
-        hub.part = "/api/models"
-        result = snapshot(hub)
-        assert result["failed"]
-        assert "503" in result["msg"]
-        assert "Traceback" not in result["output"]
-        assert not dest.exists()
-        hub.part = "nothing like that"
-        require_published(snapshot(hub), dest)
+def test_a_token_in_a_file(snapshot: Any, root: Path, dest: Path, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    with Hub(root, token=TOKEN) as hub:
+        missing = snapshot(hub, token_file=str(file))
+        assert missing["msg"].startswith(f"token_file {file} cannot be read (")
+        file.write_text(" \n")
+        assert snapshot(hub, token_file=str(file))["msg"] == f"token_file {file} is empty: put the token into it"
+        file.write_text(f"{TOKEN}\n")
+        result = snapshot(hub, token_file=str(file))
+        require_published(result, dest)
+        assert TOKEN not in result["output"]
+        file.write_text("hf_wrongSecret")
+        shutil.rmtree(dest)
+        wrong = snapshot(hub, token_file=str(file))
+        assert wrong["msg"].startswith(f"the token was refused for {REPOSITORY} on ")
+        assert "hf_wrongSecret" not in wrong["output"]
+        file.write_text(f"{TOKEN}\nsecond line")
+        assert "the token has a space, a line break" in snapshot(hub, token_file=str(file))["msg"]
 
 
 Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.mark.parametrize("check_mode", [True, False])
-def test_a_full_disk(snapshot: Any, hub: Hub, dest: Path, monkeypatch: pytest.MonkeyPatch, check_mode: bool) -> None:
+def test_a_full_disk(snapshot: Any, served: Hub, dest: Path, monkeypatch: pytest.MonkeyPatch, check_mode: bool) -> None:
     monkeypatch.setattr(_snapshot.shutil, "disk_usage", lambda path: Usage(0, 0, TOTAL - 1))
-    result = snapshot(hub, check_mode=check_mode)
+    result = snapshot(served, check_mode=check_mode)
     assert result["failed"]
-    assert result["msg"].startswith(f"{dest} needs 1 MB and /")
+    assert len(served.requests) == 1, "not one byte was fetched"
+    assert result["msg"].startswith(f"{dest} needs 1 MB, and /")
     assert result["msg"].endswith(" has 0 MB free: free 1 MB there or choose another dest")
     assert not dest.exists()
 
 
-def test_a_dest_that_cannot_be_one(snapshot: Any, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dest_that_cannot_be_one(snapshot: Any, served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    result = snapshot(hub, dest=str(file))
+    result = snapshot(served, dest=str(file))
     assert result["msg"] == f"cannot write to {file}: [Errno 17] File exists: '{file}': choose another dest"
-    result = snapshot(hub, dest=f"{file}/models")
+    result = snapshot(served, dest=f"{file}/models")
     assert result["msg"].startswith(f"cannot write to {file}/models: [Errno 20] Not a directory: ")
 
     def denied(path: str, *_args: Any, **_kwargs: Any) -> None:
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(_snapshot.os, "makedirs", denied)
-    result = snapshot(hub, dest="/srv/models")
+    result = snapshot(served, dest="/srv/models")
     assert result["msg"] == "/srv/models may not be written: become root, or choose another dest"
 
 
-def test_the_library_is_missing(snapshot: Any, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert "Failed to import the required Python library (huggingface_hub)" in snapshot(hub)["msg"]
-
-
-def test_absent_one(snapshot: Any, hub: Hub, dest: Path, root: Path) -> None:
-    old = snapshot(hub)["commit"]
+def test_absent_one(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    old = snapshot(served)["commit"]
     (root / REPOSITORY / "config.json").write_bytes(b'{"new": 1}\n')
-    new = snapshot(hub)["commit"]
+    new = snapshot(served)["commit"]
     for left in (f".{old}.incomplete", f"{old}.old"):
         (dest / left).mkdir()
     (dest / f".{old}.lock").touch()
-    hub.requests.clear()
+    served.requests.clear()
     expected = sorted(str(dest / name) for name in (old, f"{old}.old", f".{old}.incomplete", f".{old}.lock"))
     for check_mode in (True, False):
-        result = snapshot(hub, state="absent", revision=old, check_mode=check_mode)
+        result = snapshot(served, state="absent", revision=old, check_mode=check_mode)
         assert (result["changed"], result["removed"]) == (True, expected)
         assert result["diff"] == {"before": "".join(f"{path}\n" for path in expected), "after": ""}
         assert (dest / old).exists() == check_mode
-    result = snapshot(hub, state="absent", revision=old)
+    result = snapshot(served, state="absent", revision=old)
     assert (result["changed"], result["removed"]) == (False, [])
     assert [path.name for path in dest.iterdir()] == [new]
-    assert hub.requests == []
+    assert served.requests == []
 
 
-def test_absent_all(snapshot: Any, hub: Hub, dest: Path, root: Path) -> None:
-    assert snapshot(hub, state="absent")["removed"] == []
-    snapshot(hub)
+def test_absent_all(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    assert snapshot(served, state="absent")["removed"] == []
+    snapshot(served)
     (root / REPOSITORY / "config.json").write_bytes(b'{"new": 1}\n')
-    snapshot(hub)
+    snapshot(served)
     (dest / f".{'1' * 40}.incomplete").mkdir()
-    assert snapshot(hub, state="absent", check_mode=True)["removed"] == [str(dest)]
+    assert snapshot(served, state="absent", check_mode=True)["removed"] == [str(dest)]
     assert dest.exists()
-    result = snapshot(hub, state="absent", revision="any")
+    result = snapshot(served, state="absent", revision="any")
     assert (result["changed"], result["removed"]) == (True, [str(dest)])
     assert not dest.exists()
-    result = snapshot(hub, state="absent")
+    result = snapshot(served, state="absent")
     assert (result["changed"], result["removed"]) == (False, [])
 
 
-def test_absent_takes_away_nothing_that_is_not_its_own(snapshot: Any, hub: Hub, dest: Path) -> None:
+def test_absent_takes_away_nothing_that_is_not_its_own(snapshot: Any, served: Hub, dest: Path) -> None:
     """Such as all models, when dest is the folder above, or a home."""
-    commit = snapshot(hub)["commit"]
-    assert snapshot(hub, state="absent", dest=str(dest.parent))["removed"] == []
+    commit = snapshot(served)["commit"]
+    assert snapshot(served, state="absent", dest=str(dest.parent))["removed"] == []
     (dest / "notes.txt").write_text("mine")
     (dest / "other").mkdir()
-    assert snapshot(hub, state="absent")["removed"] == [str(dest / commit)]
+    assert snapshot(served, state="absent")["removed"] == [str(dest / commit)]
     assert sorted(path.name for path in dest.iterdir()) == ["notes.txt", "other"]
-    assert not snapshot(hub, state="absent")["changed"]
-
-
-class Holds(Hub):
-    """A fault: half of the weights, then nothing until it is told to go on."""
-
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        self.half_sent = threading.Event()
-        self.go_on = threading.Event()
-
-    def send_body(self, request: Handler, entry: Entry, start: int, end: int) -> None:
-        if entry.path == "model.safetensors" and not self.go_on.is_set():
-            middle = (start + end) // 2
-            super().send_body(request, entry, start, middle)
-            request.wfile.flush()
-            self.half_sent.set()
-            self.go_on.wait(20)
-            start = middle
-        super().send_body(request, entry, start, end)
-
-
-def process(hub: Hub, dest: Path, **params: Any) -> subprocess.Popen[str]:
-    """The module as a process of its own, as Ansible runs it."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", hf_snapshot.__name__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    args = {"repo_id": REPOSITORY, "dest": str(dest), "endpoint": hub.url, **params}
-    child.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": args}))
-    child.stdin.close()
-    child.stdin = None
-    return child
-
-
-def test_killed_in_the_middle(snapshot: Any, root: Path, dest: Path, tmp_path: Path) -> None:
-    progress = tmp_path / "progress"
-    with Holds(root) as hub:
-        child = process(hub, dest, progress_file=str(progress))
-        assert hub.half_sent.wait(20)
-        deadline = time.monotonic() + 10
-        while f"of {TOTAL / 1000:.1f} kB" not in (line := progress.read_text()):
-            assert time.monotonic() < deadline, line
-            time.sleep(0.01)
-        assert line.startswith(f"{REPOSITORY}: ")
-        child.kill()
-        child.communicate()
-        assert [path.name for path in dest.iterdir() if not path.name.startswith(".")] == []
-        hub.go_on.set()
-        require_published(snapshot(hub), dest)
-
-
-def test_two_processes_at_once(root: Path, dest: Path) -> None:
-    with Holds(root) as hub:
-        children = [process(hub, dest) for _number in range(2)]
-        # Both have seen that there is nothing yet; one downloads, the other waits for it.
-        deadline = time.monotonic() + 20
-        while len([request for request in hub.requests if "/revision/main" in request]) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        assert hub.half_sent.wait(20)
-        hub.go_on.set()
-        results = []
-        for child in children:
-            output, errors = child.communicate(timeout=30)
-            assert child.returncode == 0, output + errors
-            results.append({"failed": False, **json.loads(output)})
-        assert sorted(result["changed"] for result in results) == [False, True]
-        for result in results:
-            require_published(result, dest)
-        fetched = [request for request in hub.requests if request.startswith("GET /org/name/resolve")]
-        assert len(fetched) == len(set(fetched)) == len(FILES) - 1, fetched
+    assert not snapshot(served, state="absent")["changed"]

@@ -13,7 +13,7 @@ BOTH = ["config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5", 
 NESTED = ["model.safetensors", "onnx/model.onnx", "vae/weights.safetensors", "vae/weights.bin", "other/weights.pt"]
 
 
-def chosen(paths: list[str], allow: list[str], ignore: list[str], weights: str) -> tuple[list[str], list[str]]:
+def chosen(paths: list[str], allow: list[str], ignore: list[str], weights: str | None) -> tuple[list[str], list[str]]:
     files = [HubFile(path, 1, None, "b" * 40) for path in paths]
     taken, left_out = select(files, Choice(allow, ignore, weights), "org/name at commit")
     return [f.path for f in taken], sorted(f.path for f in left_out)
@@ -33,6 +33,8 @@ def chosen(paths: list[str], allow: list[str], ignore: list[str], weights: str) 
         (OLD, [], [], "any", OLD, []),
         (BOTH, [], [], "safetensors_only", BOTH[:2], sorted(BOTH[2:])),
         (BOTH, [], [], "any", BOTH[:2], sorted(BOTH[2:])),
+        (BOTH, [], [], None, BOTH, []),
+        (OLD, [], [], None, OLD, []),
         (BOTH, [], ["*.safetensors"], "any", [BOTH[0], *BOTH[2:]], []),
         (BOTH, ["*.json", "*.h5"], [], "safetensors_only", ["config.json", "tf_model.h5"], []),
         (NESTED, [], [], "any", [*NESTED[:3], "other/weights.pt"], ["vae/weights.bin"]),
@@ -44,7 +46,7 @@ def chosen(paths: list[str], allow: list[str], ignore: list[str], weights: str) 
     ],
 )
 def test_what_is_taken(
-    paths: list[str], allow: list[str], ignore: list[str], weights: str, taken: list[str], left_out: list[str]
+    paths: list[str], allow: list[str], ignore: list[str], weights: str | None, taken: list[str], left_out: list[str]
 ) -> None:
     assert chosen(paths, allow, ignore, weights) == (taken, left_out)
 

@@ -12,8 +12,9 @@ import time
 
 from ansible_collections.llmops.vllm.plugins.module_utils._progress import human_bytes
 
-# Seconds over which the rate is taken.
+# Seconds over which the rate is taken, and after which silence is said.
 WINDOW = 15.0
+SILENCE = 5.0
 
 
 class Meter:
@@ -28,6 +29,7 @@ class Meter:
         self._clock = clock
         self._lock = threading.Lock()
         self._samples = collections.deque([(clock(), 0)])
+        self._last_at = clock()
         self._notes = {}
         self._folders = set()
 
@@ -36,6 +38,7 @@ class Meter:
         with self._lock:
             self.done += count
             self.moved += count
+            self._last_at = self._clock()
 
     def take_back(self, count):
         """Count bytes out again that have to come once more."""
@@ -89,6 +92,8 @@ class Meter:
         elif notes:
             more = len(notes) - 1
             words.append(next(iter(notes)) + (" and %d more" % more if more else ""))
+            if now - self._last_at >= SILENCE and not self._folders:
+                words.append("no byte for %d s" % (now - self._last_at))
         # 100 % is what is done, not what is nearly so.
         percent = int(100.0 * max(done, 0) / max(self.total, 1))
         return "%s: %d %% %s (%s)" % (self.name, percent, self.doing, ", ".join(words))

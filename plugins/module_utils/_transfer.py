@@ -76,7 +76,7 @@ class Transfer:
                     job.cancel()
 
     def _fetch_file(self, wanted):
-        if os.path.exists(self.staging.whole(wanted)):
+        if os.path.exists(self.staging.whole(wanted)) or self.stopped.is_set():
             return
         with self.meter.file(wanted.path) as note:
             try:
@@ -96,6 +96,9 @@ class Transfer:
                         note("arrived wrong, fetching it anew")
             except Stopped:
                 pass
+            except BaseException:
+                self.stopped.set()
+                raise
 
     def _fetch_content(self, wanted, note):
         """Bring one content to the end, whatever cuts it short on the way; raise Wrong when it is not the right one."""

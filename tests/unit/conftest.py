@@ -116,12 +116,13 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_retry, "FIRST_DELAY", 0.01)
 
 
-def wait_until(holds: Callable[[], Any], seconds: float = 20) -> None:
-    """Waits for something that comes soon, or fails."""
+def wait_until(holds: Callable[[], Any], seconds: float = 20) -> Any:
+    """Waits for something that comes soon, and returns it, or fails."""
     deadline = time.monotonic() + seconds
-    while not holds():
+    while not (found := holds()):
         assert time.monotonic() < deadline, "it did not come"
         time.sleep(0.005)
+    return found
 
 
 @pytest.fixture(autouse=True)

@@ -47,6 +47,15 @@ def test_what_holds_it_up_is_said(clock: Clock) -> None:
     assert meter.line() == "org/name: 0 % fetched (0 B of 100 B, 0 B/s)"
 
 
+def test_silence_is_said(clock: Clock) -> None:
+    meter = Meter("org/name", 100, clock=clock)
+    with meter.file("a"):
+        clock.now += 12
+        assert meter.line() == "org/name: 0 % fetched (0 B of 100 B, 0 B/s, a, no byte for 12 s)"
+        meter.add(1)
+        assert "no byte" not in meter.line()
+
+
 def test_the_rate_is_that_of_the_last_seconds(clock: Clock) -> None:
     meter = Meter("org/name", 10**9, clock=clock)
     meter.add(10**8)

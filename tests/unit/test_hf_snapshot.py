@@ -15,6 +15,7 @@ from conftest import FILES, REPOSITORY, read_files, write_files
 from hub import Fault, Hub
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _snapshot
+from ansible_collections.llmops.vllm.plugins.modules import hf_snapshot
 
 TOKEN = "hf_AbcSecret123"
 TOTAL = sum(map(len, FILES.values()))
@@ -147,7 +148,11 @@ def test_check_mode_foretells_links(snapshot: Any, served: Hub, dest: Path, root
     assert state_of(dest) == before
 
 
-def test_a_damaged_file_is_not_linked(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+def test_a_damaged_file_is_not_linked(
+    snapshot: Any, served: Hub, dest: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(hf_snapshot.AnsibleModule, "warn", lambda self, text: warnings.append(text))
     old = snapshot(served)
     damaged = dest / old["commit"] / "model.safetensors"
     damage(damaged)
@@ -155,7 +160,8 @@ def test_a_damaged_file_is_not_linked(snapshot: Any, served: Hub, dest: Path, ro
     new = snapshot(served)
     assert new["fetched"] == ["config.json", "model.safetensors"]
     assert read_files(dest / new["commit"])["model.safetensors"] == FILES["model.safetensors"]
-    assert f"{damaged} is damaged (model.safetensors has the sha256 " in str(new["warnings"])
+    (warning,) = warnings
+    assert warning.startswith(f"{damaged} is damaged (model.safetensors has the sha256 ")
 
 
 def test_another_repository_in_the_same_folder(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
@@ -314,8 +320,6 @@ def test_verified_brings_a_snapshot_that_is_not_there(snapshot: Any, served: Hub
 
 
 def test_the_time_of_the_check(snapshot: Any, served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible_collections.llmops.vllm.plugins.modules import hf_snapshot
-
     now = [0.0]
     monkeypatch.setattr(hf_snapshot.time, "time", lambda: now[0])
     commit = snapshot(served, allow_patterns=["*.json"])["commit"]

@@ -54,7 +54,9 @@ MODEL_KEYS = {
     "revision": (str, "main"),
     "allow_patterns": (list, []),
     "ignore_patterns": (list, []),
+    "weights": (str, "safetensors_only"),
 }
+WEIGHTS = ("safetensors_only", "any")
 TASKS = ("generate",)
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]+\Z")
 CONTAINER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+\Z")
@@ -197,6 +199,8 @@ def _value_problems(entry, given, where):
         )
     if not REPO_ID.match(entry["model"]["repo_id"]):
         problems.append("%s: repo_id '%s' is not of the form organisation/name" % (where, entry["model"]["repo_id"]))
+    if entry["model"]["weights"] not in WEIGHTS:
+        problems.append("%s: weights '%s' is not one of %s" % (where, entry["model"]["weights"], ", ".join(WEIGHTS)))
     if not entry["hosts"]:
         problems.append(
             "%s: hosts '%s' matches no host of the inventory: name a group or a host of it" % (where, entry["pattern"])

@@ -78,7 +78,8 @@ class Entry:
 class Fault:
     """What goes wrong with the next `times` requests (None: with all) that match, after `skip` that go well.
 
-    It matches by `path`, a part of the URL's path, by `methods`, and by `host` (hub, cdn, or any). Then, one of:
+    It matches by `path`, a part of the URL's path, by `methods`, and by `host` (hub, cdn, or any). With a `cdn`, name
+    the host: the redirect matches too, and has no body that could break. Then, one of:
 
     status          this, with `headers` and X-Error-Code `code`, instead of the answer
     close_after     the connection is closed after so many bytes of the body
@@ -87,7 +88,7 @@ class Fault:
     flip            the byte at this offset of the file is another
     short           the head promises so many bytes, and no more come
     ignore_range    the whole file comes though a range was asked for
-    rate            so many bytes per second
+    rate            so many bytes of the file per second
     """
 
     path: str = ""
@@ -106,6 +107,12 @@ class Fault:
     short: int | None = None
     ignore_range: bool = False
     rate: float = 0.0
+
+    @property
+    def cut(self) -> int | None:
+        """After how many bytes of a body it breaks off, None for a body that comes to its end."""
+        cuts = [n for n in (self.close_after, self.reset_after, self.stall_after) if n is not None and n >= 0]
+        return min(cuts, default=None)
 
     def acts_on(self, method: str, path: str, host: str) -> bool:
         """Whether this request is one that goes wrong; counts it."""
@@ -184,6 +191,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = 300
+    disable_nagle_algorithm = True  # a small body would wait 40 ms for the client to acknowledge the head
     server: Server
 
     fault: Fault | None = None
@@ -205,7 +213,7 @@ class Handler(BaseHTTPRequestHandler):
                 hub.closed.wait(self.fault.seconds)
             if self.fault and self.fault.status:
                 headers = {**({"X-Error-Code": self.fault.code} if self.fault.code else {}), **self.fault.headers}
-                self.send_json({"error": "a fault on demand"}, HTTPStatus(self.fault.status), headers)
+                self.send_json({"error": "a fault on demand"}, self.fault.status, headers)
             elif not hub.before(self):
                 # Split before unquoting: a branch may have a slash in its name, quoted as %2F.
                 hub.route(self, [unquote(part) for part in url.path.strip("/").split("/")], parse_qs(url.query))
@@ -216,14 +224,28 @@ class Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def send_json(self, value: Any, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None) -> None:
+    def send_json(self, value: Any, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None) -> None:
         body = json.dumps(value).encode()
         fields = {"Content-Type": "application/json; charset=utf-8", "Content-Length": str(len(body))}
         self.send_head(status, {**fields, **(headers or {})})
         if self.command != "HEAD":
-            self.wfile.write(body)
+            fault = self.fault or Fault()
+            self.wfile.write(body[: fault.cut])
+            self.break_off(fault)
 
-    def send_head(self, status: HTTPStatus, headers: dict[str, str]) -> None:
+    def break_off(self, fault: Fault) -> None:
+        """Ends the connection as the fault wants it, once as much of the body has been sent; without a cut, nothing."""
+        if fault.cut is None:
+            return
+        if fault.stall_after is not None:
+            self.server.hub.closed.wait(fault.seconds)
+        if fault.reset_after is not None:
+            # With a linger of 0 seconds, closing sends a reset instead of an end.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            socket.close(self.connection.detach())
+        raise ConnectionAbortedError("a fault on demand")
+
+    def send_head(self, status: int, headers: dict[str, str]) -> None:
         self.answer.status = status
         self.send_response(status)
         for name, value in headers.items():
@@ -286,7 +308,7 @@ class Hub:
         self.faults: list[Fault] = []
         self.counting = threading.Lock()
         self.closed = threading.Event()
-        self._entries: dict[tuple[Path, int, int], Entry] = {}
+        self._entries: dict[tuple[Path, int, int, int], Entry] = {}
         self._lock = threading.Lock()
         self._server = Server(self, (host, port), "hub")
         self.url = f"http://{host}:{self._server.server_address[1]}"
@@ -326,15 +348,17 @@ class Hub:
         """Sends the bytes [start, end) of a file; the head with its Content-Length has been sent."""
         fault = request.fault or Fault()
         rate = fault.rate or self.rate
-        cuts = [n for n in (fault.close_after, fault.reset_after, fault.stall_after) if n is not None and n >= 0]
-        if not cuts and fault.flip is None and not rate:
-            request.wfile.flush()
+        if fault.cut is None and fault.flip is None and not rate:
             with entry.file.open("rb") as stream:
-                for first in range(start, end, CHUNK):
-                    request.answer.sent += request.connection.sendfile(stream, first, min(CHUNK, end - first))
+                while start < end:
+                    sent = request.connection.sendfile(stream, start, min(CHUNK, end - start))
+                    if not sent:
+                        raise ConnectionAbortedError(f"{entry.file} has become shorter")
+                    request.answer.sent += sent
+                    start += sent
             return
         begun = time.monotonic()
-        for chunk in self.chunks(entry, start, min(end, start + min(cuts)) if cuts else end, rate):
+        for chunk in self.chunks(entry, start, end if fault.cut is None else min(end, start + fault.cut), rate):
             offset = -1 if fault.flip is None else fault.flip - start - request.answer.sent
             if 0 <= offset < len(chunk):
                 chunk = chunk[:offset] + bytes([chunk[offset] ^ 0xFF]) + chunk[offset + 1 :]
@@ -342,14 +366,7 @@ class Hub:
             request.answer.sent += len(chunk)
             if rate and self.closed.wait(max(begun + request.answer.sent / rate - time.monotonic(), 0)):
                 raise ConnectionAbortedError("the double is closing")
-        if fault.stall_after is not None:
-            self.closed.wait(fault.seconds)
-        if fault.reset_after is not None:
-            # With a linger of 0 seconds, closing sends a reset instead of an end.
-            request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            socket.close(request.connection.detach())
-        if cuts:
-            raise ConnectionAbortedError("a fault on demand")
+        request.break_off(fault)
 
     # What is in the folder.
 
@@ -379,7 +396,8 @@ class Hub:
                 path = file.relative_to(folder).as_posix()
                 if file.is_file() and not path.startswith((".git/", ".cache/")):
                     stat = file.stat()
-                    key = (file, stat.st_size, stat.st_mtime_ns)
+                    # The inode too: in the place of a folder that was renamed, a copy may have its sizes and times.
+                    key = (file, stat.st_ino, stat.st_size, stat.st_mtime_ns)
                     if key not in self._entries:
                         self._entries[key] = read_entry(file, path, stat.st_size)
                     entries[path] = self._entries[key]
@@ -451,10 +469,11 @@ class Hub:
                     lfs = {"sha256": entry.sha256, "size": entry.size, "pointerSize": entry.pointer_size}
                     sibling["lfs"] = lfs
             siblings.append(sibling)
+        name = "/".join(repository.split("/")[-2:])
         request.send_json(
             {
-                "id": repository,
-                "modelId": repository,
+                "id": name,
+                **({"modelId": name} if name == repository else {}),
                 "sha": snapshot.commit,
                 "private": self.is_private(repository),
                 "gated": "manual" if repository in self.gated else False,

@@ -45,7 +45,7 @@ def refused(deployments: Any) -> list[str]:
     return caught.value.problems
 
 
-ALL_FILES = {"allow_patterns": [], "ignore_patterns": []}
+ALL_FILES = {"allow_patterns": [], "ignore_patterns": [], "weights": "safetensors_only"}
 
 BROKEN = [
     # the whole
@@ -98,6 +98,10 @@ BROKEN = [
     ([model(allow_patterns="*.json")], "deployment 'chat': model: allow_patterns is '*.json', it takes a list"),
     ([model(ignore_patterns=[1])], "deployment 'chat': model: ignore_patterns has 1, which is no text: quote it"),
     # values
+    (
+        [model(weights="pickle")],
+        "deployment 'chat': weights 'pickle' is not one of safetensors_only, any",
+    ),
     (
         [one(name="Chat")],
         "deployment 'Chat': a name has two or more of a-z, 0-9, '.', '_' and '-', and begins with a-z or 0-9",
@@ -198,7 +202,7 @@ def test_all_problems_are_found_at_once() -> None:
         "deployment 'chat': port is True, it takes a number",
         "deployment 'chat' has the unknown key 'prot': did you mean 'port'?",
         "deployment 'chat': model has the unknown key 'branch': it takes allow_patterns, ignore_patterns, repo_id, "
-        "revision",
+        "revision, weights",
         "deployment 'chat': model: revision is 1, it takes text",
         "deployment 2 is no dictionary: write name, model and so on as its keys",
         "deployment 'code': hosts 'nobody' matches no host of the inventory: name a group or a host of it",
@@ -257,8 +261,7 @@ def test_a_deployment_is_completed() -> None:
     assert entry["model"] == {
         "repo_id": "org/name",
         "revision": "main",
-        "allow_patterns": [],
-        "ignore_patterns": [],
+        **ALL_FILES,
         "commit": "",
     }
     (entry,) = read([one(container_name="vllm", image="image:2", served_model_names=["a", "b"])])
@@ -331,7 +334,7 @@ def test_what_a_revision_means(revision: str | None, locked: dict, commit: str) 
     (entry,) = read([model(revision=revision, allow_patterns=["*.json"])], locked)
     assert entry["model"]["commit"] == commit
     assert entry["model"]["revision"] == (revision or "main")
-    brought = {"repo_id": "org/name", "revision": commit, "allow_patterns": ["*.json"], "ignore_patterns": []}
+    brought = {"repo_id": "org/name", "revision": commit, **ALL_FILES, "allow_patterns": ["*.json"]}
     assert entry["snapshots"] == ([brought] if commit else [])
     assert unlocked([entry]) == ([] if commit else [dict(brought, revision=revision or "main")])
 
@@ -374,7 +377,10 @@ def test_the_defaults_are_those_of_the_role() -> None:
 def test_the_models_keys_are_those_of_the_role() -> None:
     options = load("model_snapshot/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
     models = options["model_snapshot_models"]["options"]
-    assert set(models) == set(MODEL_KEYS)
+    # What is served is a model.
+    assert set(models) == {*MODEL_KEYS, "repo_type"}
     types = {"str": str, "list": list}
-    assert {key: types[spec["type"]] for key, spec in models.items()} == {k: t for k, (t, _d) in MODEL_KEYS.items()}
+    assert {key: types[spec["type"]] for key, spec in models.items() if key in MODEL_KEYS} == {
+        key: kind for key, (kind, _default) in MODEL_KEYS.items()
+    }
     assert [key for key, spec in models.items() if spec.get("required")] == ["repo_id"]

@@ -19,9 +19,10 @@ def load(role: str, path: str) -> Any:
 
 
 def options(role: str) -> dict[str, dict]:
+    """Of all entry points; main is one of them."""
     specs = load(role, "meta/argument_specs.yml")["argument_specs"]
-    assert set(specs) == {"main"}
-    return specs["main"]["options"]
+    assert "main" in specs
+    return {name: option for spec in specs.values() for name, option in spec["options"].items()}
 
 
 def every_option(found: dict[str, dict], prefix: str = "") -> Iterator[tuple[str, dict]]:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import socket
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+import hub as hub_file
 import pytest
-from hub import Entry, Handler, Hub, byte_range
+from hub import Entry, Fault, Handler, Hub, byte_range
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.utils import (
     EntryNotFoundError,
@@ -27,21 +39,9 @@ FILES = {
     "model.safetensors": bytes(range(256)) * 40,
     "onnx/deep/big file.bin": b"0123456789abcdef" * 100_000,
 }
-
-
-@pytest.fixture(autouse=True)
-def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets no test reach anything but this machine, nor use a proxy or a token of this machine."""
-    connect = socket.socket.connect
-
-    def guarded(self: socket.socket, address: tuple[str, int]) -> None:
-        assert address[0] == "127.0.0.1", f"a test connects to {address}"
-        connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", guarded)
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+WEIGHTS = FILES["model.safetensors"]
+WEIGHTS_URL = f"/{REPOSITORY}/resolve/main/model.safetensors"
+INFO_URL = f"/api/models/{REPOSITORY}"
 
 
 @pytest.fixture
@@ -61,6 +61,11 @@ def hub(root: Path) -> Iterator[Hub]:
 
 def api(hub: Hub, token: str | bool = False) -> HfApi:
     return HfApi(endpoint=hub.url, token=token)
+
+
+def connect(address: str) -> http.client.HTTPConnection:
+    """One connection, which follows no redirect and asks nothing twice."""
+    return http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -229,3 +234,342 @@ def test_a_cut_download_resumes(root: Path, tmp_path: Path, monkeypatch: pytest.
         hf_hub_download(REPOSITORY, name, local_dir=tmp_path / "local", endpoint=hub.url, token=False)
         assert hub.ranges == [None, f"bytes={len(FILES[name]) // 2}-"]
     assert (tmp_path / "local" / name).read_bytes() == FILES[name]
+
+
+# Faults on demand.
+
+
+def read_to_the_end(hub: Hub, path: str) -> tuple[int, bytes, Exception | None]:
+    """The Content-Length of an answer, the bytes that came, and what ended them, if it was not the end."""
+    connection = connect(hub.url)
+    connection.request("GET", path)
+    length, body = 0, b""
+    try:
+        response = connection.getresponse()
+        length = int(response.headers["Content-Length"])
+        while piece := response.read1():
+            body += piece
+    except OSError as error:
+        return length, body, error
+    return length, body, None
+
+
+@pytest.mark.parametrize("path", [INFO_URL, WEIGHTS_URL, f"/{REPOSITORY}/resolve/main/config.json"])
+@pytest.mark.parametrize("after", [0, 2])
+@pytest.mark.parametrize("how", ["close_after", "reset_after"])
+def test_fault_cut(hub: Hub, path: str, after: int, how: str) -> None:
+    whole = raw(hub, path)[2]
+    hub.faults.append(Fault(path=path, **{how: after}))
+    length, body, error = read_to_the_end(hub, path)
+    if how == "close_after":
+        assert (length, body, error) == (len(whole), whole[:after], None)
+    else:
+        # A reset may overtake what the client has not read yet.
+        assert whole[:after].startswith(body)
+        assert isinstance(error, ConnectionResetError)
+    assert raw(hub, path)[2] == whole, "it is not the second answer that is cut"
+
+
+def test_fault_short(hub: Hub) -> None:
+    hub.faults.append(Fault(path="model.safetensors", short=100, times=2))
+    status, headers, body = raw(hub, WEIGHTS_URL)
+    assert (status, headers["Content-Length"], body) == (200, "100", WEIGHTS[:100])
+    status, headers, body = raw(hub, WEIGHTS_URL, {"Range": "bytes=10000-"})
+    assert (status, headers["Content-Range"], body) == (206, "bytes 10000-10099/10240", WEIGHTS[10000:10100])
+
+
+@pytest.mark.parametrize(("header", "part"), [({}, slice(None)), ({"Range": "bytes=4990-5009"}, slice(4990, 5010))])
+def test_fault_flip(hub: Hub, header: dict[str, str], part: slice) -> None:
+    hub.faults.append(Fault(path="model.safetensors", flip=5000))
+    flipped = WEIGHTS[:5000] + bytes([WEIGHTS[5000] ^ 0xFF]) + WEIGHTS[5001:]
+    assert raw(hub, WEIGHTS_URL, header)[2] == flipped[part]
+    assert raw(hub, WEIGHTS_URL, header)[2] == WEIGHTS[part]
+
+
+def test_fault_flip_outside_of_the_range(hub: Hub) -> None:
+    hub.faults.append(Fault(path="model.safetensors", flip=5000, times=None))
+    for start, end in ((0, 4999), (5001, 10239)):
+        assert raw(hub, WEIGHTS_URL, {"Range": f"bytes={start}-{end}"})[2] == WEIGHTS[start : end + 1]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", [INFO_URL, WEIGHTS_URL])
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (429, {"Retry-After": "7"}),
+        (429, {"Retry-After": formatdate(0, usegmt=True)}),
+        (503, {}),
+        (500, {}),
+        (401, {}),
+        (499, {}),  # one that Python has no name for
+    ],
+)
+def test_fault_status(hub: Hub, method: str, path: str, status: int, headers: dict[str, str]) -> None:
+    hub.faults.append(Fault(path=path, methods={method}, status=status, headers=headers))
+    answered, given, _body = raw(hub, path, method=method)
+    assert (answered, given["Retry-After"]) == (status, headers.get("Retry-After"))
+    assert raw(hub, path, method=method)[0] == 200
+    assert [answer.status for answer in hub.log] == [status, 200]
+
+
+def test_fault_status_with_a_code(hub: Hub) -> None:
+    hub.faults.append(Fault(path="/revision/", status=404, code="RevisionNotFound"))
+    with pytest.raises(RevisionNotFoundError):
+        api(hub).model_info(REPOSITORY, revision="main")
+
+
+def test_fault_stall_in_a_body(hub: Hub) -> None:
+    hub.faults.append(Fault(path="model.safetensors", stall_after=1000, seconds=0.2))
+    begun = time.monotonic()
+    assert read_to_the_end(hub, WEIGHTS_URL) == (len(WEIGHTS), WEIGHTS[:1000], None)
+    assert time.monotonic() - begun >= 0.2
+
+
+@pytest.mark.parametrize("fault", [Fault(stall_after=-1, seconds=0.2), Fault(stall_after=-1, seconds=0.2, status=503)])
+def test_fault_stall_before_the_head(hub: Hub, fault: Fault) -> None:
+    hub.faults.append(fault)
+    begun = time.monotonic()
+    assert raw(hub, WEIGHTS_URL)[0] == (fault.status or 200)
+    assert time.monotonic() - begun >= 0.2
+
+
+def test_leaving_ends_a_stall(root: Path) -> None:
+    with Hub(root) as hub:
+        hub.faults.append(Fault(path="model.safetensors", stall_after=1000))
+        connection = connect(hub.url)
+        connection.request("GET", WEIGHTS_URL)
+        response = connection.getresponse()
+        assert response.read(1000) == WEIGHTS[:1000]
+        begun = time.monotonic()
+    assert response.read1() == b""
+    assert time.monotonic() - begun < 2
+
+
+def test_fault_ignore_range(hub: Hub) -> None:
+    hub.faults.append(Fault(path="model.safetensors", ignore_range=True))
+    status, headers, body = raw(hub, WEIGHTS_URL, {"Range": "bytes=10-"})
+    assert (status, headers["Content-Range"], body) == (200, None, WEIGHTS)
+    assert hub.log[-1].start == 10
+
+
+@pytest.mark.parametrize("of", ["fault", "hub"])
+def test_rate(hub: Hub, of: str) -> None:
+    if of == "hub":
+        hub.rate = len(WEIGHTS) * 4
+    else:
+        hub.faults.append(Fault(path="model.safetensors", rate=len(WEIGHTS) * 4))
+    begun = time.monotonic()
+    assert raw(hub, WEIGHTS_URL)[2] == WEIGHTS
+    # 0.25 s, without the wait after the last piece.
+    assert 0.2 <= time.monotonic() - begun < 2
+
+
+def test_which_requests_a_fault_takes(hub: Hub) -> None:
+    hub.faults += [
+        Fault(path="model.safetensors", skip=1, times=2, status=503),
+        Fault(path="config.json", times=None, status=500),
+        Fault(path="model.safetensors", methods={"HEAD"}, status=502),
+    ]
+    assert [raw(hub, WEIGHTS_URL)[0] for _ in range(4)] == [200, 503, 503, 200]
+    assert [raw(hub, f"/{REPOSITORY}/resolve/main/config.json")[0] for _ in range(4)] == [500] * 4
+    assert [raw(hub, WEIGHTS_URL, method="HEAD")[0] for _ in range(2)] == [502, 200]
+    assert raw(hub, INFO_URL)[0] == 200
+    assert [fault.times for fault in hub.faults] == [0, None, 0]
+
+
+def test_a_request_has_one_fault_at_a_time(hub: Hub) -> None:
+    hub.faults += [Fault(status=503), Fault(status=500), Fault(status=502)]
+    assert [raw(hub, INFO_URL)[0] for _ in range(4)] == [503, 500, 502, 200]
+
+
+def test_faults_are_counted_among_threads(hub: Hub) -> None:
+    hub.faults.append(Fault(path="model.safetensors", skip=10, times=20, status=503))
+    with ThreadPoolExecutor(16) as pool:
+        seen = [status for status, _headers, _body in pool.map(lambda _: raw(hub, WEIGHTS_URL), range(80))]
+    assert (seen.count(503), seen.count(200)) == (20, 60)
+    assert hub.bytes_sent == 60 * len(WEIGHTS)
+    assert len(hub.requests) == len(hub.log) == 80
+
+
+# The content network.
+
+
+@pytest.fixture
+def with_cdn(root: Path) -> Iterator[Hub]:
+    with Hub(root, token="secret", cdn=True) as served:
+        yield served
+
+
+def redirect(hub: Hub, method: str = "GET") -> http.client.HTTPResponse:
+    connection = connect(hub.url)
+    connection.request(method, WEIGHTS_URL, headers={"Authorization": "Bearer secret"})
+    return connection.getresponse()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_redirect_to_the_cdn(with_cdn: Hub, method: str) -> None:
+    response = redirect(with_cdn, method)
+    assert response.status == 302
+    sha256 = hashlib.sha256(WEIGHTS).hexdigest()
+    expected = {
+        "X-Repo-Commit": api(with_cdn, "secret").model_info(REPOSITORY).sha,
+        "X-Linked-Etag": f'"{sha256}"',
+        "X-Linked-Size": str(len(WEIGHTS)),
+    }
+    assert {name: response.headers[name] for name in expected} == expected
+    assert urlsplit(response.headers["Location"]).hostname == "localhost" != urlsplit(with_cdn.url).hostname
+
+
+def test_the_cdn(with_cdn: Hub) -> None:
+    location = urlsplit(redirect(with_cdn).headers["Location"])
+    connection = connect(with_cdn.cdn_url)
+    connection.request("GET", location.path, headers={"Range": "bytes=10-19"})
+    response = connection.getresponse()
+    assert (response.status, response.read()) == (206, WEIGHTS[10:20])
+    assert "X-Repo-Commit" not in response.headers
+    connection.request("GET", location.path, headers={"Authorization": "Bearer secret"})
+    response = connection.getresponse()
+    assert (response.status, b"no business" in response.read()) == (400, True)
+    connection.request("GET", location.path.replace("model", "other"))
+    assert connection.getresponse().status == 404
+    of_cdn = [answer for answer in with_cdn.log if answer.host == "cdn"]
+    found = [(answer.start, answer.status, answer.sent, answer.authorized) for answer in of_cdn]
+    assert found == [(10, 206, 10, False), (None, 400, 0, True), (None, 404, 0, False)]
+
+
+def test_the_client_by_way_of_the_cdn(with_cdn: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "local"
+    snapshot_download(REPOSITORY, local_dir=folder, endpoint=with_cdn.url, token="secret")
+    assert content(folder) == FILES
+    of_cdn = [answer for answer in with_cdn.log if answer.host == "cdn"]
+    assert {Path(answer.path).name for answer in of_cdn} == {"model.safetensors", "big file.bin"}
+    assert not any(answer.authorized for answer in of_cdn)
+
+
+def test_a_fault_of_the_cdn_is_not_for_the_redirect(root: Path) -> None:
+    with Hub(root, cdn=True) as hub:
+        hub.faults.append(Fault(path="model.safetensors", host="cdn", status=503))
+        assert [raw(hub, WEIGHTS_URL)[0] for _ in range(2)] == [503, 200]
+        assert [(answer.host, answer.status) for answer in hub.log] == [
+            ("hub", 302),
+            ("cdn", 503),
+            ("hub", 302),
+            ("cdn", 200),
+        ]
+
+
+# Revisions, and repositories of other types.
+
+
+def test_a_branch_moves(hub: Hub, root: Path) -> None:
+    old = api(hub).model_info(REPOSITORY).sha
+    (root / REPOSITORY).rename(root / f"{REPOSITORY}@v1")
+    shutil.copytree(root / f"{REPOSITORY}@v1", root / REPOSITORY)
+    changed = root / REPOSITORY / "config.json"
+    before = changed.stat()
+    # As large and as old as the other: the path is the same too, and the double must not take it for that.
+    changed.write_bytes(b"[]\n")
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    new = api(hub).model_info(REPOSITORY).sha
+    assert new != old
+    for revision, commit in (("main", new), (new, new), ("v1", old), (old, old)):
+        assert api(hub).model_info(REPOSITORY, revision=revision).sha == commit
+        expected = FILES["config.json"] if commit == old else b"[]\n"
+        assert raw(hub, f"/{REPOSITORY}/resolve/{revision}/config.json")[2] == expected
+    assert list(hub.repositories()) == [REPOSITORY]
+    assert raw(hub, f"/api/models/{REPOSITORY}@v1")[0] == 401
+
+
+@pytest.mark.parametrize("repo_type", ["dataset", "space"])
+def test_other_types(hub: Hub, root: Path, tmp_path: Path, repo_type: str) -> None:
+    folder = root / f"{repo_type}s" / "org" / "data"
+    folder.mkdir(parents=True)
+    (folder / "rows.csv").write_bytes(b"1,2\n")
+    assert list(hub.repositories()) == sorted([REPOSITORY, f"{repo_type}s/org/data"])
+    info = api(hub).repo_info("org/data", repo_type=repo_type)
+    assert info.id == "org/data"
+    found = hf_hub_download(
+        "org/data", "rows.csv", repo_type=repo_type, local_dir=tmp_path / "local", endpoint=hub.url, token=False
+    )
+    assert Path(found).read_bytes() == b"1,2\n"
+    assert raw(hub, "/api/models/org/data")[0] == 401
+    assert raw(hub, "/org/data/resolve/main/rows.csv")[0] == 401
+
+
+# Who may read.
+
+
+def test_some_are_private(root: Path) -> None:
+    shutil.copytree(root / REPOSITORY, root / "org/open")
+    with Hub(root, token="secret", private=[REPOSITORY]) as hub:
+        assert not api(hub).model_info("org/open").private
+        assert raw(hub, "/org/open/resolve/main/config.json")[0] == 200
+        assert api(hub, "secret").model_info(REPOSITORY).private
+        with pytest.raises(RepositoryNotFoundError):
+            api(hub).model_info(REPOSITORY)
+
+
+@pytest.mark.parametrize(("headers", "status"), [({}, 401), ({"Authorization": "Bearer some-token"}, 403)])
+def test_status_of_gated_files(root: Path, headers: dict[str, str], status: int) -> None:
+    with Hub(root, gated=[REPOSITORY]) as hub:
+        answered, given, _body = raw(hub, WEIGHTS_URL, headers)
+        assert (answered, given["X-Error-Code"]) == (status, "GatedRepo")
+
+
+# The log, and how the bytes are sent.
+
+
+def test_log(hub: Hub) -> None:
+    raw(hub, INFO_URL, {"Authorization": "Bearer some-token"})
+    raw(hub, WEIGHTS_URL, {"Range": "bytes=240-"})
+    raw(hub, WEIGHTS_URL, method="HEAD")
+    hub.faults.append(Fault(path="model.safetensors", close_after=7))
+    read_to_the_end(hub, WEIGHTS_URL)
+    lines = [(a.method, a.path, a.start, a.status, a.sent, a.authorized, a.host) for a in hub.log]
+    assert lines == [
+        ("GET", INFO_URL, None, 200, 0, True, "hub"),
+        ("GET", WEIGHTS_URL, 240, 206, 10_000, False, "hub"),
+        ("HEAD", WEIGHTS_URL, None, 200, 0, False, "hub"),
+        ("GET", WEIGHTS_URL, None, 200, 7, False, "hub"),
+    ]
+    assert hub.bytes_sent == 10_007
+
+
+def test_answers_on_one_connection_do_not_wait(hub: Hub) -> None:
+    connection = connect(hub.url)
+    begun = time.monotonic()
+    for _ in range(25):
+        connection.request("GET", f"/{REPOSITORY}/resolve/main/config.json")
+        assert connection.getresponse().read() == FILES["config.json"]
+    assert time.monotonic() - begun < 0.5, "a delayed acknowledgement takes 40 ms"
+
+
+def test_a_file_that_becomes_shorter(root: Path) -> None:
+    class Shrinks(Hub):
+        def send_body(self, request: Handler, entry: Entry, start: int, end: int) -> None:
+            entry.file.write_bytes(WEIGHTS[:1000])
+            super().send_body(request, entry, start, end)
+
+    with Shrinks(root) as hub:
+        assert read_to_the_end(hub, WEIGHTS_URL) == (len(WEIGHTS), WEIGHTS[:1000], None)
+
+
+def test_command_line(root: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    options: dict[str, Any] = {"--root": root, "--port": 0, "--rate": 10_000_000, "--request-log": log}
+    words = [str(word) for option in options.items() for word in option]
+    command = [sys.executable, hub_file.__file__, *words, "--cdn", "--quiet"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline().startswith(f"hub: {REPOSITORY} main is ")
+            url = process.stdout.readline().split()[-1]
+            with urllib.request.urlopen(url + WEIGHTS_URL, timeout=10) as response:
+                assert response.read() == WEIGHTS
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+    first, second = map(json.loads, log.read_text().splitlines())
+    assert (first["path"], first["host"], first["status"]) == (WEIGHTS_URL, "hub", 302)
+    assert (second["host"], second["status"], second["sent"]) == ("cdn", 200, len(WEIGHTS))

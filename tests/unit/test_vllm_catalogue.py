@@ -17,7 +17,13 @@ from ansible_collections.llmops.vllm.plugins.plugin_utils.lock import read_lock,
 
 ONE, TWO = "1" * 40, "2e" * 20
 GROUPS = {"all": ["gpu1", "gpu2", "lb1"], "ungrouped": [], "vllm": ["gpu1", "gpu2"], "lb": ["lb1"]}
-MAIN = {"repo_id": "org/name", "revision": "main", "allow_patterns": [], "ignore_patterns": []}
+MAIN = {
+    "repo_id": "org/name",
+    "revision": "main",
+    "allow_patterns": [],
+    "ignore_patterns": [],
+    "weights": "safetensors_only",
+}
 
 
 @pytest.fixture

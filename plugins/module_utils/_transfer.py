@@ -122,8 +122,8 @@ class Transfer:
                 failed = 1 if length() - before >= PROGRESS else failed + 1
                 if failed >= self.attempts:
                     raise SnapshotError(
-                        "%s of %s could not be fetched in %d attempts: %s: run again later, it goes on from there"
-                        % (wanted.path, self.hub.repo_id, self.attempts, error)
+                        "%s of %s could not be fetched in %d attempt%s: %s: run again later, it goes on from there"
+                        % (wanted.path, self.hub.repo_id, self.attempts, "s"[: self.attempts > 1], error)
                     ) from error
                 wait = _retry.delay(failed, error.retry_after)
                 later = " in %d s" % wait if wait >= 5 else ""

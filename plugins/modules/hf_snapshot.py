@@ -217,7 +217,7 @@ linked:
   sample: [tokenizer.json]
 wrong:
   description: Why files that were there had to be replaced.
-  returned: when O(state) is not V(absent)
+  returned: when O(state) is not V(absent), and with an error that keeps them wrong
   type: list
   elements: str
   sample: [config.json is missing]
@@ -327,6 +327,14 @@ class HubSnapshot:
         """Return the module's result; raise SnapshotError or OSError."""
         return self.absent() if self.state == "absent" else self.present()
 
+    def fail(self, sentence):
+        """End the module with an error, and say of a damaged snapshot that it is damaged."""
+        wrong = self.result.get("wrong")
+        if wrong:
+            more = " and %d more" % (len(wrong) - 1) if len(wrong) > 1 else ""
+            sentence = "%s is damaged (%s%s), and is not repaired: %s" % (self.result["path"], wrong[0], more, sentence)
+        self.module.fail_json(msg=sentence, **({"wrong": wrong} if wrong else {}))
+
     def present(self):
         """Bring the snapshot, or repair it."""
         commit, listed = self._listing()
@@ -400,7 +408,8 @@ class HubSnapshot:
         folder, notes = self._folder(commit), self._manifest(commit)
         held = set(notes["files"]) if notes else set()
         # What an earlier run with other patterns brought stays.
-        wanted = [f for f in listed if f in held or f in wanted]
+        held.update(wanted)
+        wanted = [f for f in listed if f in held]
         right_by_size = notes and self.state == "present" and (notes["verified"] == "sha256" or self.check == "size")
         # In check mode a folder of unknown origin is taken for what its sizes say.
         check = "size" if right_by_size or (self.module.check_mode and self.state == "present") else self.check
@@ -480,7 +489,7 @@ class HubSnapshot:
             commit,
             self.endpoint,
             plan.wanted,
-            [f for f in listed if f not in plan.wanted],
+            sorted(set(listed).difference(plan.wanted)),
             self._level(notes),
             now,
         )
@@ -651,17 +660,15 @@ def main():
         with snapshot.progress:
             result = snapshot.run()
     except SnapshotError as error:
-        module.fail_json(msg=str(error))
+        snapshot.fail(str(error))
     except PermissionError as error:
-        module.fail_json(
-            msg="%s may not be written: become root, or choose another dest" % (error.filename or snapshot.dest)
-        )
+        snapshot.fail("%s may not be written: become root, or choose another dest" % (error.filename or snapshot.dest))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            module.fail_json(
-                msg="no space is left for %s: free some and run again, it goes on from where it stopped" % snapshot.dest
+            snapshot.fail(
+                "no space is left for %s: free some and run again, it goes on from where it stopped" % snapshot.dest
             )
-        module.fail_json(msg="cannot write to %s: %s: choose another dest" % (snapshot.dest, error))
+        snapshot.fail("cannot write to %s: %s: choose another dest" % (snapshot.dest, error))
     result["elapsed"] = round(time.monotonic() - started, 2)
     module.exit_json(**result)
 

@@ -315,6 +315,20 @@ def test_verified(snapshot: Any, served: Hub, dest: Path, monkeypatch: pytest.Mo
     assert (again["failed"], again["changed"], served.requests) == (False, False, [])
 
 
+def test_damage_is_named_when_nobody_can_repair_it(snapshot: Any, served: Hub, dest: Path) -> None:
+    commit = snapshot(served)["commit"]
+    damage(dest / commit / "model.safetensors")
+    (dest / commit / "config.json").unlink()
+    before = state_of(dest)
+    result = snapshot("http://127.0.0.1:9", revision=commit, state="verified", retries=0, max_workers=1)
+    assert result["msg"].startswith(
+        f"{dest / commit} is damaged (config.json is missing and 1 more), and is not repaired: "
+        "model.safetensors of org/name could not be fetched in 1 attempt: 127.0.0.1: "
+    )
+    assert [error.split()[0] for error in result["wrong"]] == ["config.json", "model.safetensors"]
+    assert state_of(dest).keys() == before.keys()
+
+
 def test_verified_brings_a_snapshot_that_is_not_there(snapshot: Any, served: Hub, dest: Path) -> None:
     require_published(snapshot(served, state="verified"), dest)
 

@@ -29,6 +29,7 @@ class Host:
         self.job = JOB
         self.commands: list[str] = []
         self.modules: list[tuple[str | None, dict, bool]] = []
+        self.in_check_mode: list[bool] = []
         self.asked: list[float] = []
         self.shown: list[tuple[float, str]] = []
 
@@ -47,6 +48,7 @@ class Host:
         self, module_name: str | None = None, module_args: dict | None = None, wrap_async: bool = False, **_other: Any
     ) -> dict[str, Any]:
         self.modules.append((module_name, module_args, wrap_async))
+        self.in_check_mode.append(self.task.check_mode)
         if module_name != "ansible.builtin.async_status":
             return dict(self.job) if wrap_async else dict(self.result)
         self.asked.append(self.elapsed())
@@ -61,8 +63,11 @@ class Host:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    def start(host: Host, action: Any = hf_snapshot, check_mode: bool = False, async_val: int = 0) -> dict[str, Any]:
-        task = MagicMock(args={"repo_id": "org/name"}, check_mode=check_mode, async_val=async_val, diff=False)
+    def start(
+        host: Host, action: Any = hf_snapshot, check_mode: bool = False, async_val: int = 0, **args: Any
+    ) -> dict[str, Any]:
+        task = MagicMock(args={"repo_id": "org/name", **args}, check_mode=check_mode, async_val=async_val, diff=False)
+        host.task = task
         plugin = action.ActionModule(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
         monkeypatch.setattr(progress.ActionBase, "run", lambda self, tmp, task_vars: {})
         monkeypatch.setattr(plugin, "_execute_module", host.module)
@@ -72,7 +77,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
         monkeypatch.setattr(progress.time, "monotonic", lambda: host.now)
         monkeypatch.setattr(progress.display, "display", lambda text: host.shown.append((host.elapsed(), text)))
         result = plugin.run(task_vars={"inventory_hostname": "gpu1"})
-        assert task.async_val == async_val
+        assert (task.async_val, task.check_mode) == (async_val, check_mode)
         return result
 
     return start
@@ -150,3 +155,33 @@ def test_check_mode_and_a_users_own_async_run_the_module_alone(run: Any, check_m
     assert result == (JOB if async_val else RESULT)
     assert host.modules == [(None, None, bool(async_val))]
     assert host.commands == []
+
+
+PINNED = "944226b32a548845453fd9fb0889d5af1443340c"
+
+
+@pytest.mark.parametrize("found", [{"changed": False, "commit": PINNED}, {"failed": True, "msg": "gated"}])
+def test_a_pinned_snapshot_that_needs_no_work_needs_no_job(run: Any, found: dict[str, Any]) -> None:
+    host = Host(ends=0, lines={}, result=found)
+    assert run(host, revision=PINNED) == found
+    assert (host.modules, host.in_check_mode, host.commands) == ([(None, None, False)], [True], [])
+
+
+def test_a_pinned_snapshot_that_needs_work(run: Any) -> None:
+    host = Host(ends=5, lines={0: "10 %"})
+    assert run(host, revision=PINNED) == RESULT
+    assert host.in_check_mode[:2] == [True, False]
+    assert [wrap_async for _name, _args, wrap_async in host.modules[:2]] == [False, True]
+    assert len(host.shown) == 1
+
+
+@pytest.mark.parametrize(
+    "args",
+    [{}, {"revision": "main"}, {"revision": PINNED, "state": "verified"}, {"revision": PINNED, "state": "absent"}],
+)
+def test_a_look_that_could_cost_something_is_none(run: Any, args: dict[str, str]) -> None:
+    """A branch would be asked for twice, and all contents be read twice."""
+    host = Host(ends=0, lines={})
+    run(host, **args)
+    assert host.modules[0][2], "it begins with the job"
+    assert True not in host.in_check_mode

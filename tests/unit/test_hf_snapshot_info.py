@@ -1,0 +1,94 @@
+"""Tests of the module hf_snapshot_info: what it says of what hf_snapshot left on the disk."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import FILES, REPOSITORY, write_files
+from hub import Fault, Hub
+
+from ansible_collections.llmops.vllm.plugins.modules import hf_snapshot_info
+
+
+@pytest.fixture
+def info(run_module: Any, dest: Path) -> Any:
+    def run(folder: Path | None = None, **params: Any) -> dict[str, Any]:
+        result = run_module(hf_snapshot_info.main, dest=str(folder or dest), **params)
+        assert not result["changed"]
+        return result
+
+    return run
+
+
+def test_nothing_is_there(info: Any, dest: Path) -> None:
+    result = info()
+    assert (result["failed"], result["snapshots"], result["incomplete"]) == (False, [], [])
+    assert not dest.exists()
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_a_snapshot(info: Any, snapshot: Any, served: Hub, dest: Path, above: bool) -> None:
+    made = snapshot(served)
+    (found,) = info(dest.parent if above else dest, check_mode=True)["snapshots"]
+    assert found["completed_at"] == found["verified_at"] == made["verified_at"]
+    assert {key: found[key] for key in found if key not in ("completed_at", "verified_at")} == {
+        "dest": str(dest),
+        "path": made["path"],
+        "commit": made["commit"],
+        "repo_id": REPOSITORY,
+        "repo_type": "model",
+        "endpoint": served.url,
+        "complete": True,
+        "wrong": [],
+        "files": len(FILES),
+        "bytes_total": sum(map(len, FILES.values())),
+        "verified": True,
+    }
+
+
+def test_it_needs_no_library(info: Any, snapshot: Any, served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot(served)
+    for library in ("huggingface_hub", "requests"):
+        monkeypatch.setitem(sys.modules, library, None)
+    assert info()["snapshots"][0]["complete"]
+
+
+def test_not_verified(info: Any, snapshot: Any, served: Hub) -> None:
+    snapshot(served, verify="size")
+    (found,) = info()["snapshots"]
+    assert (found["complete"], found["verified"], found["verified_at"]) == (True, False, "")
+
+
+def test_damaged_and_unknown_ones(info: Any, snapshot: Any, served: Hub, dest: Path) -> None:
+    commit = snapshot(served)["commit"]
+    (dest / commit / "config.json").unlink()
+    (dest / commit / "model.safetensors").write_bytes(b"x")
+    write_files(dest / ("1" * 40), FILES)
+    known, unknown = sorted(info()["snapshots"], key=lambda found: found["repo_id"] is None)
+    assert (known["complete"], known["wrong"]) == (
+        False,
+        ["config.json is missing", "model.safetensors has 1 bytes, the Hub lists 10240"],
+    )
+    assert (unknown["complete"], unknown["repo_id"], unknown["repo_type"], unknown["endpoint"]) == (False,) + (
+        None,
+    ) * 3
+    assert unknown["wrong"] == [".snapshot.json is missing"]
+
+
+def test_what_an_unfinished_run_left(info: Any, snapshot: Any, served: Hub, dest: Path) -> None:
+    served.faults += [Fault(path="model.safetensors", close_after=5000), Fault(path="model.safetensors", status=403)]
+    assert snapshot(served, max_workers=1)["failed"]
+    (left,) = info(dest.parent)["incomplete"]
+    assert left["dest"] == str(dest)
+    assert 5000 <= left["bytes"] < 6000
+
+
+def test_several_repositories(info: Any, snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    write_files(root / "org" / "other", {"config.json": b"{}"})
+    snapshot(served)
+    snapshot(served, repo_id="org/other", dest=str(dest.with_name("org--other")))
+    (dest.parent / "stray.txt").write_text("stray")
+    assert [found["repo_id"] for found in info(dest.parent)["snapshots"]] == ["org/name", "org/other"]

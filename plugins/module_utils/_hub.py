@@ -18,8 +18,10 @@ from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import COMMI
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _CONTENT_ID = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?\Z")
 
-# Read by the client when it is imported: no telemetry, no bars on a module's output.
+# Read by the client when it is imported: no telemetry, no bars on a module's output. Read by requests, also after a
+# redirect: the token comes from the module alone, never from the account's ~/.netrc.
 CLIENT_ENVIRONMENT = {
+    "NETRC": os.devnull,
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
@@ -119,7 +121,8 @@ class Hub:
         lfs = sibling.lfs
         # A dataclass in most versions of the client, a dict in some.
         sha256 = (lfs["sha256"] if isinstance(lfs, dict) else lfs.sha256) if lfs else None
-        if sibling.size is None or not _CONTENT_ID.match(sha256 or sibling.blob_id or ""):
+        # The blob id of a file in LFS is that of its pointer.
+        if sibling.size is None or not _CONTENT_ID.match((sha256 if lfs else sibling.blob_id) or ""):
             raise SnapshotError(
                 "%s lists no size and checksum of %s of %s: use a Hub or a mirror that does"
                 % (self.endpoint, path, self.repo_id)

@@ -40,7 +40,7 @@ def delay(attempt, retry_after=None, now=None):
 
 def _seconds(retry_after, now):
     text = (retry_after or "").strip()
-    if text.isdigit():
+    if text.isdecimal():
         return float(text)
     try:
         return max(email.utils.parsedate_to_datetime(text).timestamp() - now, 0.0)

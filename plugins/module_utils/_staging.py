@@ -60,8 +60,9 @@ class Staging:
         shutil.rmtree(os.path.join(self.path, "tree"), ignore_errors=True)
 
     def whole(self, wanted):
-        """Return the path of a content that is whole and checked."""
-        return self._path(wanted) + ("" if self.check == "sha256" else ".unchecked")
+        """Return the path of a content that is whole, and checked as it has to be."""
+        checked = self._path(wanted)
+        return checked if self.check == "sha256" or os.path.exists(checked) else checked + ".unchecked"
 
     def part(self, wanted):
         """Return the path of the first bytes of a content."""

@@ -185,7 +185,7 @@ class Transfer:
             raise Wrong("%s answers with %s" % (_host(response.url), response.headers.get("Content-Range")))
         coming = response.headers.get("Content-Length", "")
         begin = start if status == 206 else 0
-        if coming.isdigit() and begin + int(coming) != wanted.size:
+        if coming.isdecimal() and begin + int(coming) != wanted.size:
             raise Wrong("%s sends %d bytes, the Hub lists %d" % (_host(response.url), begin + int(coming), wanted.size))
 
     def _take(self, response, content, note):
@@ -221,7 +221,7 @@ class Transfer:
 
     def _fetch_with_client(self, wanted):
         """Bring a file that is too large for one plain request with the client, which has Xet for that."""
-        folder = os.path.join(self.staging.path, "xet")
+        folder = os.path.join(self.staging.path, "xet", _snapshot.content_id(wanted))
         with self.meter.folder(folder):
             path = self.hub.download(self.commit, wanted.path, folder)
         os.replace(path, self.staging.part(wanted))

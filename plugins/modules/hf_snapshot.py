@@ -311,7 +311,7 @@ class HubSnapshot:
         self.dest = params["dest"]
         self.endpoint = params["endpoint"].rstrip("/")
         self.state = params["state"]
-        self.check = params["verify"]
+        self.check = "sha256" if self.state == "verified" else params["verify"]
         self.choice = _selection.Choice(
             params["allow_patterns"] or [],
             params["ignore_patterns"] or [],
@@ -406,10 +406,9 @@ class HubSnapshot:
 
     def _plan(self, commit, listed, wanted):
         folder, notes = self._folder(commit), self._manifest(commit)
-        held = set(notes["files"]) if notes else set()
-        # What an earlier run with other patterns brought stays.
-        held.update(wanted)
-        wanted = [f for f in listed if f in held]
+        # What an earlier run with other patterns brought stays; a mirror may have listed other blob ids of LFS files.
+        held = {f.path for f in wanted + (notes["files"] if notes else [])}
+        wanted = [f for f in listed if f.path in held]
         right_by_size = notes and self.state == "present" and (notes["verified"] == "sha256" or self.check == "size")
         # In check mode a folder of unknown origin is taken for what its sizes say.
         check = "size" if right_by_size or (self.module.check_mode and self.state == "present") else self.check
@@ -649,6 +648,8 @@ def main():
         mutually_exclusive=[("token", "token_file")],
         supports_check_mode=True,
     )
+    if "@" in module.params["endpoint"]:
+        module.no_log_values.add(module.params["endpoint"])
     refused = _refused(module.params)
     if refused:
         module.fail_json(msg=refused)

@@ -345,25 +345,32 @@ class Hub:
         return False
 
     def send_body(self, request: Handler, entry: Entry, start: int, end: int) -> None:
-        """Sends the bytes [start, end) of a file; the head with its Content-Length has been sent."""
+        """Sends the bytes [start, end) of a file; the head with its Content-Length has been sent.
+
+        Each piece is counted before it goes: a client that has all of it shall find all of it in the log.
+        """
         fault = request.fault or Fault()
         rate = fault.rate or self.rate
         if fault.cut is None and fault.flip is None and not rate:
             with entry.file.open("rb") as stream:
-                while start < end:
-                    sent = request.connection.sendfile(stream, start, min(CHUNK, end - start))
-                    if not sent:
-                        raise ConnectionAbortedError(f"{entry.file} has become shorter")
-                    request.answer.sent += sent
-                    start += sent
+                stream.seek(start)
+                try:
+                    for first in range(start, end, CHUNK):
+                        last = min(first + CHUNK, end)
+                        request.answer.sent = last - start
+                        request.connection.sendfile(stream, first, last - first)
+                        if stream.tell() != last:
+                            raise ConnectionAbortedError(f"{entry.file} has become shorter")
+                finally:
+                    request.answer.sent = stream.tell() - start
             return
         begun = time.monotonic()
         for chunk in self.chunks(entry, start, end if fault.cut is None else min(end, start + fault.cut), rate):
             offset = -1 if fault.flip is None else fault.flip - start - request.answer.sent
             if 0 <= offset < len(chunk):
                 chunk = chunk[:offset] + bytes([chunk[offset] ^ 0xFF]) + chunk[offset + 1 :]
-            request.wfile.write(chunk)
             request.answer.sent += len(chunk)
+            request.wfile.write(chunk)
             if rate and self.closed.wait(max(begun + request.answer.sent / rate - time.monotonic(), 0)):
                 raise ConnectionAbortedError("the double is closing")
         request.break_off(fault)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -41,6 +42,10 @@ FILES = {
     "tokenizer.json": b'{"a": 1}\n',
 }
 
+# Another one, whose weights take more than one piece to read and to send.
+WEIGHTS = random.Random(0).randbytes(3_000_000)
+LARGE = {"config.json": b"{}\n", "model.safetensors": WEIGHTS}
+
 
 def write_files(folder: Path, files: dict[str, bytes]) -> Path:
     for path, content in files.items():
@@ -60,6 +65,13 @@ def root(tmp_path: Path) -> Path:
     """The folder of a Hub with the small repository."""
     write_files(tmp_path / "root" / REPOSITORY, FILES)
     return tmp_path / "root"
+
+
+@pytest.fixture
+def large(root: Path) -> Path:
+    """The folder of a Hub with the large repository as well."""
+    write_files(root / "org" / "large", LARGE)
+    return root
 
 
 @pytest.fixture

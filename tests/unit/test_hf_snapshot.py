@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
 import os
 import shutil
@@ -11,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FILES, REPOSITORY, read_files, write_files
+from conftest import FILES, REPOSITORY, read_files, wait_until, write_files
 from hub import Fault, Hub
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _snapshot
+from ansible_collections.llmops.vllm.plugins.module_utils._progress import Progress
+from ansible_collections.llmops.vllm.plugins.module_utils._staging import Staging
 from ansible_collections.llmops.vllm.plugins.modules import hf_snapshot
 
 TOKEN = "hf_AbcSecret123"
@@ -79,6 +84,8 @@ def test_check_then_run_then_again(snapshot: Any, served: Hub, dest: Path) -> No
     assert len(served.log) == len(FILES)
     before = state_of(dest)
 
+    assert (first["revision"], first["repo_id"]) == ("main", REPOSITORY)
+    assert first["elapsed"] >= 0
     for revision, requests in (("main", 1), (first["commit"], 0)):
         for check_mode in (True, False):
             served.requests.clear()
@@ -110,14 +117,19 @@ def test_a_library_is_missing(snapshot: Any, served: Hub, monkeypatch: pytest.Mo
     assert f"Failed to import the required Python library ({library})" in snapshot(served)["msg"]
 
 
-def test_a_dataset_is_no_model(snapshot: Any, root: Path, dest: Path) -> None:
-    files = {"data.bin": b"no weights here", "model.safetensors": b"x"}
-    write_files(root / "datasets" / REPOSITORY, files)
+@pytest.mark.parametrize("kind", ["dataset", "space"])
+def test_a_dataset_is_no_model(snapshot: Any, root: Path, dest: Path, kind: str) -> None:
+    files = {"data.bin": b"no weights here", "model.safetensors": b"x", "original/more.txt": b"y"}
+    write_files(root / f"{kind}s" / REPOSITORY, files)
     with Hub(root) as hub:
-        result = snapshot(hub, repo_type="dataset")
+        for weights in ("safetensors_only", "any"):
+            result = snapshot(hub, repo_type=kind, weights=weights)
+            assert (result["changed"], result["left_out"]) == (weights == "safetensors_only", [])
         found = read_files(Path(result["path"]))
         assert {path: found[path] for path in files} == files
-        assert hub.requests[0] == f"GET /api/datasets/{REPOSITORY}/revision/main"
+        assert json.loads(found[".snapshot.json"])["repo_type"] == kind
+        assert hub.requests[0] == f"GET /api/{kind}s/{REPOSITORY}/revision/main"
+        assert len(hub.requests) == 1 + len(files) + 1
         # The same commit of the model is another snapshot.
         assert snapshot(hub, revision=result["commit"])["failed"]
 
@@ -329,6 +341,65 @@ def test_damage_is_named_when_nobody_can_repair_it(snapshot: Any, served: Hub, d
     assert state_of(dest).keys() == before.keys()
 
 
+def test_verified_reads_contents_whatever_new_ones_are_checked_by(snapshot: Any, served: Hub, dest: Path) -> None:
+    commit = snapshot(served, verify="size")["commit"]
+    damage(dest / commit / "model.safetensors")
+    result = snapshot(served, revision=commit, state="verified", verify="size")
+    assert (result["changed"], result["fetched"], result["verified"]) == (True, ["model.safetensors"], True)
+    require_published(result, dest)
+
+
+def test_progress_of_a_check(
+    snapshot: Any, served: Hub, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(Progress, "say", lambda self, line: lines.append(line))
+    progress = {"progress_file": str(tmp_path / "line")}
+    commit = snapshot(served, **progress)["commit"]
+    assert any(line.startswith(f"{REPOSITORY}: ") and " % fetched (" in line for line in lines), lines
+    lines.clear()
+    assert not snapshot(served, revision=commit, state="verified", **progress)["changed"]
+    assert any(line.startswith(f"{REPOSITORY}: ") and " % checked (" in line for line in lines), lines
+    lines.clear()
+    moved(root, {**FILES, "config.json": b'{"new": 1}\n'})
+    assert snapshot(served, **progress)["linked"]
+    assert any(" % checked for links (" in line for line in lines), lines
+
+
+class OtherBlobs(Hub):
+    """A mirror that gives files in LFS another git blob id, or none; nobody compares them by it."""
+
+    blob_id: str | None = None
+
+    def send_info(self, request: Any, *args: Any) -> None:
+        send_json = request.send_json
+
+        def changed(value: Any, *more: Any) -> None:
+            for sibling in value["siblings"]:
+                if "lfs" in sibling:
+                    sibling["blobId"] = self.blob_id
+            send_json(value, *more)
+
+        request.send_json = changed
+        super().send_info(request, *args)
+        del request.send_json
+
+
+@pytest.mark.parametrize("blob_id", [None, "5" * 40])
+@pytest.mark.parametrize("state", ["present", "verified"])
+def test_a_hub_and_a_mirror_in_turn(snapshot: Any, root: Path, dest: Path, state: str, blob_id: str | None) -> None:
+    with OtherBlobs(root) as mirror, Hub(root) as hub:
+        mirror.blob_id = blob_id
+        commit = snapshot(mirror)["commit"]
+        for endpoint in (hub, mirror):
+            assert not snapshot(endpoint, state=state)["changed"]
+            require_published(snapshot(endpoint, state=state, allow_patterns=["*.json"]), dest)
+        damage(dest / commit / "model.safetensors")
+        result = snapshot(hub, state="verified")
+        assert result["fetched"] == ["model.safetensors"]
+        require_published(result, dest)
+
+
 def test_verified_brings_a_snapshot_that_is_not_there(snapshot: Any, served: Hub, dest: Path) -> None:
     require_published(snapshot(served, state="verified"), dest)
 
@@ -416,6 +487,25 @@ def test_the_wanted_one_stays_though_it_is_the_oldest(snapshot: Any, served: Hub
     assert [path.name for path in dest.iterdir()] == [commits[0]]
 
 
+def test_nothing_goes_before_the_wanted_one_is_there(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    old = snapshot(served)["commit"]
+    moved(root, {**FILES, "config.json": b'{"new": 1}\n'})
+    served.faults.append(Fault(path="config.json", status=403))
+    before = state_of(dest / old)
+    assert snapshot(served, keep=0)["failed"]
+    assert state_of(dest / old) == before
+    result = snapshot(served, keep=0)
+    assert result["removed"] == [str(dest / old)]
+    require_published(result, dest, {**FILES, "config.json": b'{"new": 1}\n'})
+
+
+def test_protected_ones_do_not_count(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    commits = commits_of(root, snapshot, served, 4)
+    params = {"revision": commits[0], "keep": 1, "protect": [commits[3], "f" * 40]}
+    assert snapshot(served, **params)["removed"] == [str(dest / commits[1])]
+    assert {path.name for path in dest.iterdir()} == {commits[0], commits[2], commits[3]}
+
+
 def test_leftovers_of_killed_runs_go(snapshot: Any, served: Hub, dest: Path) -> None:
     commit = snapshot(served)["commit"]
     for name in (f".{commit}.incomplete", f".{'1' * 40}.removed", f"{'2' * 40}.old"):
@@ -466,8 +556,14 @@ def test_a_token_that_no_header_takes_is_not_shown(snapshot: Any, served: Hub, t
 
 
 def test_an_endpoint_with_a_password_is_not_shown(snapshot: Any, served: Hub) -> None:
-    result = snapshot(served.url.replace("//", "//user:Secret123@"))
-    assert result["msg"] == "endpoint holds a user or a password: leave them out, and pass a token"
+    commit = snapshot(served)["commit"]
+    served.requests.clear()
+    for revision in ("main", commit):
+        result = snapshot(served.url.replace("//", "//user:Secret123@"), revision=revision)
+        if revision == "main":
+            assert result["msg"] == "endpoint holds a user or a password: leave them out, and pass a token"
+        # Not even among the arguments that Ansible repeats.
+        assert "Secret123" not in result["output"]
     assert served.requests == []
 
 
@@ -533,6 +629,46 @@ def test_private(snapshot: Any, root: Path, dest: Path, monkeypatch: pytest.Monk
         assert TOKEN not in (folder / ".snapshot.json").read_text()
 
 
+@pytest.mark.parametrize("given", [{}, {"token": ""}])
+def test_a_token_of_the_host_is_none_of_ours(
+    snapshot: Any, root: Path, given: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    file = Path(os.environ["HF_HOME"]) / "token"
+    file.write_text(TOKEN)
+    try:
+        with Hub(root) as hub:
+            assert snapshot(hub, **given)["verified"]
+            assert not any(answer.authorized for answer in hub.log)
+    finally:
+        file.unlink()
+
+
+@pytest.mark.parametrize("by_file", [True, False])
+def test_the_token_is_written_nowhere(
+    snapshot: Any, root: Path, dest: Path, tmp_path: Path, by_file: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(Progress, "say", lambda self, line: lines.append(line))
+    (tmp_path / "token").write_text(TOKEN)
+    given = {"token_file": str(tmp_path / "token")} if by_file else {"token": TOKEN}
+    given["progress_file"] = str(tmp_path / "line")
+    with Hub(root, token=TOKEN) as hub:
+        hub.faults += [
+            Fault(path="/revision/", status=503),
+            Fault(path="model.safetensors", close_after=5000),
+            Fault(path="model.safetensors", status=503),
+            Fault(path="model.safetensors", status=401),
+        ]
+        results = [snapshot(hub, max_workers=1, **given) for _attempt in range(2)]
+        assert [result["failed"] for result in results] == [True, False]
+        results.append(snapshot(hub, state="verified", **given))
+        for text in [*lines, *(result["output"] for result in results)]:
+            assert TOKEN not in text
+        for path in [path for path in tmp_path.rglob("*") if path.is_file() and path != tmp_path / "token"]:
+            assert TOKEN.encode() not in path.read_bytes(), path
+
+
 def test_nobody_answers(snapshot: Any, free_port: int, dest: Path) -> None:
     url = f"http://127.0.0.1:{free_port}"
     result = snapshot(url + "/", retries=1)
@@ -573,6 +709,65 @@ def test_a_full_disk(snapshot: Any, served: Hub, dest: Path, monkeypatch: pytest
     assert result["msg"].startswith(f"{dest} needs 1 MB, and /")
     assert result["msg"].endswith(" has 0 MB free: free 1 MB there or choose another dest")
     assert not dest.exists()
+
+
+@pytest.mark.parametrize("begun", [0, 4000])
+@pytest.mark.parametrize("min_free", [0, 5000])
+def test_a_disk_that_is_just_large_enough(
+    snapshot: Any, served: Hub, dest: Path, monkeypatch: pytest.MonkeyPatch, begun: int, min_free: int
+) -> None:
+    model = _snapshot.HubFile("", 0, hashlib.sha256(FILES["model.safetensors"]).hexdigest(), "")
+    if begun:
+        staging = Staging(str(dest))
+        staging.open()
+        Path(staging.part(model)).write_bytes(FILES["model.safetensors"][:begun])
+    free = [TOTAL - begun + min_free - 1]
+    monkeypatch.setattr(_snapshot.shutil, "disk_usage", lambda path: Usage(0, 0, free[0]))
+    refused = snapshot(served, min_free=str(min_free))
+    assert " free: free 1 MB there or choose another dest" in refused["msg"]
+    assert (" that stay free (min_free)" in refused["msg"]) == bool(min_free)
+    assert fetched(served) == []
+    assert sum(path.stat().st_size for path in dest.glob(".incomplete/*.part")) == begun
+    free[0] += 1
+    require_published(snapshot(served, min_free=str(min_free)), dest)
+
+
+def test_links_need_no_room(
+    snapshot: Any, served: Hub, dest: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot(served)
+    moved(root, {**FILES, "config.json": b'{"new": 1}\n'})
+    monkeypatch.setattr(_snapshot.shutil, "disk_usage", lambda path: Usage(0, 0, 11))
+    assert snapshot(served)["bytes_downloaded"] == 11
+    # Nor does a snapshot that is there, however full the disk has become.
+    assert not snapshot(served, min_free="1G")["changed"]
+
+
+def test_a_refusal_leaves_a_folder_as_it_was(snapshot: Any, root: Path, dest: Path) -> None:
+    write_files(dest, {"mine.txt": b"mine"})
+    with Hub(root, gated=[REPOSITORY]) as hub:
+        before = state_of(dest)
+        assert snapshot(hub)["failed"]
+        assert state_of(dest).keys() == before.keys()
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV])
+def test_a_disk_that_knows_no_links(
+    snapshot: Any, served: Hub, dest: Path, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise OSError(number, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (root / REPOSITORY / "copy.safetensors").write_bytes(FILES["model.safetensors"])
+    files = {**FILES, "copy.safetensors": FILES["model.safetensors"]}
+    old = snapshot(served)
+    require_published(old, dest, files)
+    served.log.clear()
+    moved(root, {**files, "config.json": b'{"new": 1}\n'})
+    result = snapshot(served, keep=0)
+    assert fetched(served) == ["config.json"]
+    require_published(result, dest, {**files, "config.json": b'{"new": 1}\n'})
 
 
 def test_a_dest_that_cannot_be_one(snapshot: Any, served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -635,3 +830,106 @@ def test_absent_takes_away_nothing_that_is_not_its_own(snapshot: Any, served: Hu
     assert snapshot(served, state="absent")["removed"] == [str(dest / commit)]
     assert sorted(path.name for path in dest.iterdir()) == ["notes.txt", "other"]
     assert not snapshot(served, state="absent")["changed"]
+
+
+def unfinished(snapshot: Any, hub: Hub) -> None:
+    """Leaves a part of the weights, as a run does that was refused."""
+    hub.faults += [Fault(path="model.safetensors", close_after=5000), Fault(path="model.safetensors", status=403)]
+    assert snapshot(hub, max_workers=1)["failed"]
+    hub.faults.clear()
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "changes"),
+    [
+        ("nothing", {}, True),
+        ("nothing", {"state": "verified"}, True),
+        ("nothing", {"state": "absent"}, False),
+        ("unfinished", {}, True),
+        ("unfinished", {"state": "absent"}, True),
+        ("complete", {}, False),
+        ("complete", {"state": "verified"}, False),
+        ("complete", {"state": "absent"}, True),
+        ("complete", {"revision": "pinned", "state": "absent"}, True),
+        ("sizes", {}, True),
+        ("moved", {}, True),
+        ("moved", {"keep": 0}, True),
+        ("moved", {"revision": "pinned"}, False),
+        ("damaged", {}, False),
+        ("damaged", {"state": "verified"}, True),
+        ("short", {"revision": "pinned"}, True),
+        ("no manifest", {}, True),
+        ("leftovers", {}, True),
+        ("patterns", {}, True),
+    ],
+)
+@pytest.mark.parametrize("held", [False, True])
+def test_check_mode_writes_nothing(
+    snapshot: Any, served: Hub, dest: Path, root: Path, kind: str, params: dict[str, Any], changes: bool, held: bool
+) -> None:
+    commit = None
+    if kind == "unfinished":
+        unfinished(snapshot, served)
+    elif kind != "nothing":
+        limits = {"sizes": {"verify": "size"}, "patterns": {"allow_patterns": ["*.json"]}}.get(kind, {})
+        commit = snapshot(served, **limits)["commit"]
+    if kind == "moved":
+        moved(root, {**FILES, "config.json": b'{"new": 1}\n'})
+    elif kind == "damaged":
+        damage(dest / commit / "model.safetensors")
+    elif kind == "short":
+        (dest / commit / "model.safetensors").write_bytes(b"short")
+    elif kind == "no manifest":
+        (dest / commit / ".snapshot.json").unlink()
+    elif kind == "leftovers":
+        (dest / f".{'1' * 40}.removed").mkdir()
+    if params.get("revision") == "pinned":
+        params = {**params, "revision": commit}
+    served.log.clear()
+    with contextlib.ExitStack() as stack:
+        if held and dest.exists():
+            # By another run; a look does not wait for its end.
+            stack.enter_context(_snapshot.locked(str(dest)))
+        before = state_of(dest.parent)
+        result = snapshot(served, check_mode=True, **params)
+        assert state_of(dest.parent) == before
+    assert not result["failed"], result
+    assert result["changed"] == changes
+    assert ("diff" in result and result["diff"]["before"] != result["diff"]["after"]) == (changes and kind != "sizes")
+    assert fetched(served) == []
+    if not held:
+        done = snapshot(served, **params)
+        for key in ("changed", "fetched", "linked", "removed", "bytes_downloaded", "bytes_linked", "diff", "wrong"):
+            assert done.get(key) == result.get(key), key
+
+
+def test_a_snapshot_grows_file_by_file(
+    snapshot: Any, snapshot_process: Any, served: Hub, dest: Path, root: Path
+) -> None:
+    """A container runs on it meanwhile."""
+    few = {path: FILES[path] for path in ("config.json", "tokenizer.json")}
+    commit = snapshot(served, allow_patterns=["*.json"])["commit"]
+    before = state_of(dest / commit)
+    served.faults.append(Fault(path="model.safetensors", stall_after=5000, seconds=1))
+    child = snapshot_process(served)
+    wait_until(lambda: list(dest.glob(".incomplete/*.part")))
+    assert state_of(dest / commit) == before
+    assert set(read_files(dest / commit)) == {*few, ".snapshot.json"}
+    output, errors = child.communicate(timeout=30)
+    assert child.returncode == 0, output + errors
+    require_published({"failed": False, **json.loads(output)}, dest)
+    after = state_of(dest / commit)
+    for path in few:
+        assert after[str(dest / commit / path)] == before[str(dest / commit / path)]
+    assert after[str(dest / commit)][0] == before[str(dest / commit)][0]
+
+
+def test_a_failed_repair_leaves_what_is_there(snapshot: Any, served: Hub, dest: Path) -> None:
+    commit = snapshot(served, allow_patterns=["*.json"])["commit"]
+    before = state_of(dest / commit)
+    unfinished(snapshot, served)
+    assert state_of(dest / commit) == before
+    assert sorted(path.name for path in dest.iterdir()) == sorted([commit, ".incomplete"])
+    names = {path.name.partition(".")[2] for path in (dest / ".incomplete").iterdir() if path.name != "boot_id"}
+    assert names <= {"", "part", "synced"}, "nothing but contents and parts"
+    require_published(snapshot(served), dest)

@@ -226,8 +226,8 @@ def test_killed_again_and_again(snapshot: Any, snapshot_process: Any, large: Pat
         for kill_at in (0.2, 0.5, 0.6, 0.9):
             hub.faults = [Fault(path="model.safetensors", rate=6_000_000)]
             child = snapshot_process(hub, repo_id="org/large")
-            held = lambda: sum(p.stat().st_size for p in dest.glob(".incomplete/*.part"))  # noqa: E731
-            wait_until(lambda: held() >= kill_at * len(WEIGHTS), 30)  # noqa: B023
+            enough = kill_at * len(WEIGHTS)
+            wait_until(lambda: sum(p.stat().st_size for p in dest.glob(".incomplete/*.part")) >= enough, 30)  # noqa: B023
             child.kill()
             child.communicate()
         hub.faults = []

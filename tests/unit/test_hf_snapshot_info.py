@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ansible_collections.llmops.vllm.plugins.modules import hf_snapshot_info
 def info(run_module: Any, dest: Path) -> Any:
     def run(folder: Path | None = None, **params: Any) -> dict[str, Any]:
         result = run_module(hf_snapshot_info.main, dest=str(folder or dest), **params)
-        assert not result["changed"]
+        assert not result.get("changed")
         return result
 
     return run
@@ -84,6 +85,57 @@ def test_what_an_unfinished_run_left(info: Any, snapshot: Any, served: Hub, dest
     (left,) = info(dest.parent)["incomplete"]
     assert left["dest"] == str(dest)
     assert 5000 <= left["bytes"] < 6000
+
+
+def test_a_dataset(info: Any, snapshot: Any, root: Path) -> None:
+    write_files(root / "datasets" / REPOSITORY, {"data.bin": b"x"})
+    with Hub(root) as hub:
+        snapshot(hub, repo_type="dataset")
+    (found,) = info()["snapshots"]
+    assert (found["repo_type"], found["files"], found["bytes_total"]) == ("dataset", 1, 1)
+
+
+def test_the_newest_of_each_folder_comes_first(info: Any, snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    write_files(root / "org" / "other", {"config.json": b"{}"})
+    other = dest.with_name("aaa")
+    snapshot(served, repo_id="org/other", dest=str(other))
+    made = []
+    for day in (3, 1, 2):
+        (root / REPOSITORY / "config.json").write_text(f"{day}")
+        made.append(snapshot(served)["commit"])
+        notes = dest / made[-1] / ".snapshot.json"
+        notes.write_text(
+            re.sub(r'"completed_at": "[^"]*"', f'"completed_at": "2026-01-0{day}T00:00:00Z"', notes.read_text())
+        )
+    found = info(dest.parent)["snapshots"]
+    assert [one["dest"] for one in found] == [str(other), *[str(dest)] * 3]
+    assert [one["commit"] for one in found[1:]] == [made[0], made[2], made[1]]
+    assert found[1]["completed_at"] == "2026-01-03T00:00:00Z"
+
+
+def test_contents_are_not_read(info: Any, snapshot: Any, served: Hub, dest: Path) -> None:
+    """Damage with the same size is for state=verified to find."""
+    commit = snapshot(served)["commit"]
+    (dest / commit / "config.json").write_bytes(b"[]\n")
+    (dest / commit / "more.txt").write_text("somebody's own")
+    (found,) = info()["snapshots"]
+    assert (found["complete"], found["wrong"]) == (True, [])
+
+
+def test_a_file_is_no_folder(info: Any, dest: Path) -> None:
+    write_files(dest.parent, {dest.name: b"a file"})
+    assert info()["snapshots"] == []
+
+
+def test_a_folder_that_may_not_be_read(info: Any, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dest.mkdir(parents=True)
+
+    def denied(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(hf_snapshot_info.os, "listdir", denied)
+    result = info()
+    assert (result["failed"], result["msg"]) == (True, f"{dest} may not be read: become root")
 
 
 def test_several_repositories(info: Any, snapshot: Any, served: Hub, dest: Path, root: Path) -> None:

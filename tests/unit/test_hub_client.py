@@ -78,7 +78,12 @@ def test_an_empty_repository(siblings: Any) -> None:
             sibling(size=None),
             sibling(blob_id=None),
             sibling(blob_id="../../etc/passwd"),
+            sibling(blob_id="B" * 40),
+            sibling(blob_id="b" * 40 + "\n"),
             sibling(lfs={"sha256": "c" * 63}),
+            sibling(lfs={"sha256": "g" * 64}),
+            # Its blob id is that of a pointer, not of its content.
+            sibling(lfs={"sha256": None}),
         )
     ]
     + [

@@ -86,6 +86,18 @@ def test_what_somebody_else_writes_counts(tmp_path: Path, clock: Clock) -> None:
     assert ": 50 % " in meter.line()
 
 
+def test_nothing_to_do(clock: Clock) -> None:
+    assert Meter("org/name", 0, clock=clock).line() == "org/name: 0 % fetched (0 B of 0 B, 0 B/s)"
+
+
+def test_a_wait_goes_with_its_file(clock: Clock) -> None:
+    meter = Meter("org/name", 100, clock=clock)
+    with pytest.raises(RuntimeError), meter.file("a") as note:
+        note("status 503 from hub.example, attempt 2 of 6")
+        raise RuntimeError
+    assert meter.line() == "org/name: 0 % fetched (0 B of 100 B, 0 B/s)"
+
+
 def test_folder_bytes(tmp_path: Path) -> None:
     assert folder_bytes(str(tmp_path / "nothing")) == 0
     (tmp_path / "file").write_bytes(b"1234")

@@ -175,6 +175,26 @@ def test_a_pinned_snapshot_that_needs_work(run: Any) -> None:
     assert len(host.shown) == 1
 
 
+def test_a_look_that_fails_badly_leaves_the_task_as_it_was(run: Any) -> None:
+    host = Host(ends=0, lines={})
+
+    def unreachable(**_others: Any) -> dict[str, Any]:
+        assert host.task.check_mode
+        raise ConnectionError("the host is gone")
+
+    host.module = unreachable
+    with pytest.raises(ConnectionError):
+        run(host, revision=PINNED)
+    assert (host.task.check_mode, host.task.async_val, host.commands) == (False, 0, [])
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_a_pinned_snapshot_is_looked_at_once(run: Any, check_mode: bool) -> None:
+    host = Host(ends=0, lines={}, result={"changed": False})
+    run(host, check_mode=check_mode, revision=PINNED, state="present")
+    assert len(host.modules) == 1
+
+
 @pytest.mark.parametrize(
     "args",
     [{}, {"revision": "main"}, {"revision": PINNED, "state": "verified"}, {"revision": PINNED, "state": "absent"}],

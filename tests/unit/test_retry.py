@@ -27,6 +27,10 @@ NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
         (1, format_datetime(NOW - timedelta(seconds=40), usegmt=True), 0, 1),
         (1, "soon", 0.5, 1),
         (1, "-3", 0.5, 1),
+        (1, "\xb2", 0.5, 1),
+        (1, "1e3", 0.5, 1),
+        (1, "9" * 400, 330, 331),
+        (1, "Sat, 99 Foo 2026 12:00:00 GMT", 0.5, 1),
         (1, "", 0.5, 1),
     ],
 )

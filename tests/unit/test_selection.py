@@ -43,6 +43,13 @@ def chosen(paths: list[str], allow: list[str], ignore: list[str], weights: str |
         (["config.json"], [], [], "safetensors_only", ["config.json"], []),
         (["b/c.json", "d.json"], ["b/"], [], "any", ["b/c.json"], []),
         (["b/c.json", "d.json"], [], ["b/*"], "any", ["d.json"], []),
+        # The whole path counts, and upper case.
+        (["b/c.json", "c.json", "C.JSON"], ["*.json"], [], "any", ["b/c.json", "c.json"], []),
+        (["b/c.json", "c.json"], ["c.json"], [], "any", ["c.json"], []),
+        (["1.json", "2.json", "3.json"], ["[12].json"], ["[!1].json"], "any", ["1.json"], []),
+        # What the patterns leave out is not said to be a duplicate; without its twin it is none.
+        (BOTH, [], ["*.h5"], "any", BOTH[:2], sorted([BOTH[2], *BOTH[4:]])),
+        (["a.safetensors", "original/a.safetensors"], [], ["*/*"], "any", ["a.safetensors"], []),
     ],
 )
 def test_what_is_taken(

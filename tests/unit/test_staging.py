@@ -154,6 +154,48 @@ def test_what_was_not_checked_is_not_taken_for_checked(tmp_path: Path) -> None:
     assert Path(checking.part(MODEL)).read_bytes() == WEIGHTS
 
 
+@pytest.mark.parametrize("there", ["checked", "unchecked"])
+def test_what_is_whole_need_not_come_again_for_its_size(tmp_path: Path, there: str) -> None:
+    before = Staging(str(tmp_path), "sha256" if there == "checked" else "size")
+    before.open()
+    Path(before.part(MODEL)).write_bytes(WEIGHTS)
+    before.accept(MODEL)
+    before.close(False)
+    sizes = Staging(str(tmp_path), "size")
+    sizes.open()
+    assert sizes.held_bytes(MODEL) == len(WEIGHTS)
+    assert Path(sizes.whole(MODEL)).exists() == (there == "checked")
+
+
+def test_a_folder_that_does_not_say_its_boot_is_of_another_one(staging: Staging) -> None:
+    Path(staging.part(MODEL)).write_bytes(WEIGHTS)
+    (Path(staging.path) / "boot_id").unlink()
+    staging.open()
+    assert staging.held_bytes(MODEL) == 0
+
+
+def test_a_note_that_is_no_number(staging: Staging) -> None:
+    Path(staging.part(MODEL)).write_bytes(WEIGHTS)
+    (Path(staging.path) / f"{MODEL.sha256}.synced").write_text("x")
+    (Path(staging.path) / "boot_id").write_text("another boot")
+    staging.open()
+    assert staging.held_bytes(MODEL) == 0
+
+
+def test_a_content_that_came_forgets_its_note(staging: Staging) -> None:
+    Path(staging.part(MODEL)).write_bytes(WEIGHTS)
+    staging.sync_part(MODEL, 5)
+    assert Path(staging.path, f"{MODEL.sha256}.synced").read_text() == "5"
+    staging.accept(MODEL)
+    assert sorted(os.listdir(staging.path)) == sorted([MODEL.sha256, "boot_id"])
+    staging.reject(MODEL)
+    assert staging.held_bytes(MODEL) == len(WEIGHTS), "a part is rejected, not what was checked"
+
+
+def test_nobody_else_sees_what_is_on_its_way(staging: Staging) -> None:
+    assert Path(staging.path).stat().st_mode & 0o777 == 0o700
+
+
 def test_a_link_replaces_a_part(staging: Staging, tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(WEIGHTS)
     Path(staging.part(MODEL)).write_bytes(b"half")

@@ -536,6 +536,31 @@ def test_log(hub: Hub) -> None:
     assert hub.bytes_sent == 10_007
 
 
+@pytest.mark.parametrize("rate", [0, 1e9])
+def test_who_has_the_bytes_finds_them_counted(hub: Hub, rate: float) -> None:
+    hub.rate = rate
+    connection = connect(hub.url)
+    for count in range(1, 101):
+        connection.request("GET", WEIGHTS_URL)
+        connection.getresponse().read()
+        assert hub.bytes_sent == count * len(WEIGHTS)
+
+
+def test_a_client_that_leaves_gets_no_more_counted_than_went_out(hub: Hub, root: Path) -> None:
+    size = 64 << 20
+    with (root / REPOSITORY / "sparse.bin").open("wb") as file:
+        file.truncate(size)
+    connection = connect(hub.url)
+    connection.request("GET", f"/{REPOSITORY}/resolve/main/sparse.bin", headers={"Range": "bytes=1000-"})
+    assert connection.getresponse().read(100_000) == bytes(100_000)
+    connection.close()
+    deadline = time.monotonic() + 2
+    # Whole pieces are counted while it goes on, and what went out when it has ended.
+    while hub.log[-1].sent % hub_file.CHUNK == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert 100_000 <= hub.log[-1].sent < size - 1000
+
+
 def test_answers_on_one_connection_do_not_wait(hub: Hub) -> None:
     connection = connect(hub.url)
     begun = time.monotonic()

@@ -489,7 +489,7 @@ class HubSnapshot:
             self.endpoint,
             plan.wanted,
             sorted(set(listed).difference(plan.wanted)),
-            self._level(notes),
+            "size" if self.check == "size" and plan.wrong else self._level(notes),
             now,
         )
         if notes:

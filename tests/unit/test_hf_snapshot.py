@@ -151,10 +151,14 @@ def test_a_branch_that_moved_is_a_new_folder(snapshot: Any, served: Hub, dest: P
     assert not snapshot(served, revision="old")["changed"]
 
 
-def test_check_mode_foretells_links(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+def test_check_mode_foretells_links(
+    snapshot: Any, served: Hub, dest: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     snapshot(served)
     moved(root, {**FILES, "config.json": b'{"new": 1}\n'})
     before = state_of(dest)
+    # It may be asked often, and contents are large.
+    monkeypatch.setattr(_snapshot, "feed", lambda *_args: pytest.fail("a look reads contents"))
     result = snapshot(served, check_mode=True)
     assert (result["fetched"], len(result["linked"])) == (["config.json"], len(FILES) - 1)
     assert state_of(dest) == before
@@ -224,6 +228,17 @@ def test_patterns(snapshot: Any, served: Hub, dest: Path) -> None:
     for patterns in ({"ignore_patterns": ["*.safetensors"]}, {"allow_patterns": ["*.txt"]}, {}):
         assert not snapshot(served, revision=result["commit"], **patterns)["changed"]
     assert served.requests == []
+
+
+def test_more_of_a_pinned_commit_needs_no_listing(snapshot: Any, served: Hub, dest: Path) -> None:
+    commit = snapshot(served, allow_patterns=["*.json"])["commit"]
+    served.requests.clear()
+    result = snapshot(served, revision=commit, check_mode=True)
+    assert (result["files"], served.requests) == (len(FILES), [])
+    served.log.clear()
+    require_published(snapshot(served, revision=commit), dest)
+    assert fetched(served) == ["docs/deep/odd [1]*? 100%.txt", "model.safetensors"]
+    assert not any("/api/" in request for request in served.requests)
 
 
 def test_patterns_that_match_nothing(snapshot: Any, served: Hub, dest: Path) -> None:
@@ -437,6 +452,37 @@ def test_sizes_alone_raised_to_contents_without_damage(snapshot: Any, served: Hu
         result = snapshot(served, revision=commit, check_mode=check_mode)
         assert (result["changed"], result["fetched"]) == (True, [])
     assert not snapshot(served, revision=commit)["changed"]
+
+
+@pytest.mark.parametrize("kind", ["more files", "a lost file"])
+def test_what_was_taken_by_its_size_is_not_verified(snapshot: Any, served: Hub, dest: Path, kind: str) -> None:
+    commit = snapshot(served, **({"allow_patterns": ["*.json"]} if kind == "more files" else {}))["commit"]
+    if kind == "a lost file":
+        (dest / commit / "model.safetensors").unlink()
+    served.faults.append(Fault(path="model.safetensors", flip=5))
+    result = snapshot(served, verify="size")
+    assert (result["fetched"][-1], result["verified"], result["verified_at"]) == ("model.safetensors", False, "")
+    assert not snapshot(served, verify="size")["changed"]
+    result = snapshot(served)
+    assert (result["changed"], result["fetched"], result["verified"]) == (True, ["model.safetensors"], True)
+    require_published(result, dest)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_files_that_somebody_else_put_there_are_read(
+    snapshot: Any, served: Hub, dest: Path, root: Path, right: bool
+) -> None:
+    """Patterns left the weights out, and somebody copied them to where they would be."""
+    commit = snapshot(served, ignore_patterns=["*.safetensors"])["commit"]
+    weights = FILES["model.safetensors"]
+    (dest / commit / "model.safetensors").write_bytes(weights if right else weights[::-1])
+    assert not snapshot(served, ignore_patterns=["*.safetensors"])["changed"]
+    foretold, result = snapshot(served, check_mode=True), snapshot(served)
+    assert (foretold["changed"], result["changed"], result["verified"]) == (True, True, True)
+    assert result["fetched"] == ([] if right else ["model.safetensors"])
+    assert result["diff"]["before"] != result["diff"]["after"]
+    require_published(result, dest)
+    assert not snapshot(served)["changed"]
 
 
 def commits_of(root: Path, snapshot: Any, hub: Hub, count: int, **params: Any) -> list[str]:
@@ -693,6 +739,8 @@ def test_a_token_in_a_file(snapshot: Any, root: Path, dest: Path, tmp_path: Path
         wrong = snapshot(hub, token_file=str(file))
         assert wrong["msg"].startswith(f"the token was refused for {REPOSITORY} on ")
         assert "hf_wrongSecret" not in wrong["output"]
+        file.write_bytes(b"\xff\xfe")
+        assert snapshot(hub, token_file=str(file))["msg"].startswith(f"token_file {file} cannot be read (")
         file.write_text(f"{TOKEN}\nsecond line")
         assert "the token has a space, a line break" in snapshot(hub, token_file=str(file))["msg"]
 
@@ -863,9 +911,8 @@ def unfinished(snapshot: Any, hub: Hub) -> None:
         ("patterns", {}, True),
     ],
 )
-@pytest.mark.parametrize("held", [False, True])
-def test_check_mode_writes_nothing(
-    snapshot: Any, served: Hub, dest: Path, root: Path, kind: str, params: dict[str, Any], changes: bool, held: bool
+def test_check_mode_writes_nothing_and_says_what_will_be(
+    snapshot: Any, served: Hub, dest: Path, root: Path, kind: str, params: dict[str, Any], changes: bool
 ) -> None:
     commit = None
     if kind == "unfinished":
@@ -887,7 +934,7 @@ def test_check_mode_writes_nothing(
         params = {**params, "revision": commit}
     served.log.clear()
     with contextlib.ExitStack() as stack:
-        if held and dest.exists():
+        if dest.exists():
             # By another run; a look does not wait for its end.
             stack.enter_context(_snapshot.locked(str(dest)))
         before = state_of(dest.parent)
@@ -897,10 +944,9 @@ def test_check_mode_writes_nothing(
     assert result["changed"] == changes
     assert ("diff" in result and result["diff"]["before"] != result["diff"]["after"]) == (changes and kind != "sizes")
     assert fetched(served) == []
-    if not held:
-        done = snapshot(served, **params)
-        for key in ("changed", "fetched", "linked", "removed", "bytes_downloaded", "bytes_linked", "diff", "wrong"):
-            assert done.get(key) == result.get(key), key
+    done = snapshot(served, **params)
+    for key in ("changed", "fetched", "linked", "removed", "bytes_downloaded", "bytes_linked", "diff", "wrong"):
+        assert done.get(key) == result.get(key), key
 
 
 def test_a_snapshot_grows_file_by_file(

@@ -353,7 +353,6 @@ def test_redirects_without_end(snapshot: Any, served: Hub) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault(path="/revision/", stall_after=-1),
         Fault(path="/revision/", stall_after=10),
         Fault(path="/revision/", reset_after=0),
         Fault(path="/revision/", reset_after=10),
@@ -399,7 +398,7 @@ def test_one_refusal_ends_all(snapshot: Any, large: Path, dest: Path) -> None:
         assert result["msg"].startswith(f"org/large on {hub.url} is forbidden to anonymous requests")
         assert hub.bytes_sent < len(WEIGHTS) // 2
         # What has come is of use.
-        (begun,) = [path.stat().st_size for path in dest.glob(".incomplete/*.part")] or [0]
+        begun = sum(path.stat().st_size for path in dest.glob(f".incomplete/{MODEL.sha256}.part"))
         hub.log.clear()
         assert snapshot(hub, repo_id="org/large")["verified"]
         assert asked(hub)[0][0] == (begun or None)
@@ -446,7 +445,7 @@ def test_a_content_network_that_refuses_for_ever(snapshot: Any, large: Path) -> 
         assert [answer.host for answer in hub.log if "model.safetensors" in answer.path] == ["hub", "cdn"] * 3
 
 
-@pytest.mark.parametrize("kind", ["stall", "stall before the head", "nobody", "reset"])
+@pytest.mark.parametrize("kind", ["stall", "nobody", "reset"])
 def test_the_host_that_does_not_answer_is_the_one_named(
     snapshot: Any, large: Path, kind: str, monkeypatch: pytest.MonkeyPatch, free_port: int
 ) -> None:
@@ -455,14 +454,11 @@ def test_the_host_that_does_not_answer_is_the_one_named(
         if kind == "nobody":
             hub.cdn_url = f"http://localhost:{free_port}"
         else:
-            cut = {
-                "stall": {"stall_after": 5},
-                "stall before the head": {"stall_after": -1},
-                "reset": {"reset_after": 5},
-            }
+            # Not even the head comes.
+            cut = {"stall": {"stall_after": -1}, "reset": {"reset_after": 5}}
             hub.faults.append(Fault(path="model.safetensors", host="cdn", times=None, **cut[kind]))
         result = snapshot(hub, repo_id="org/large", retries=0, timeout=1)
-    said = "no byte for 1 s from localhost: " if "stall" in kind else "localhost: "
+    said = "no byte for 1 s from localhost: " if kind == "stall" else "localhost: "
     assert f"could not be fetched in 1 attempt: {said}" in result["msg"]
 
 

@@ -17,8 +17,9 @@ import pytest
 from conftest import FILES, REPOSITORY, read_files, wait_until, write_files
 from hub import Fault, Hub
 
-from ansible_collections.llmops.vllm.plugins.module_utils import _snapshot
+from ansible_collections.llmops.vllm.plugins.module_utils import _hub, _snapshot
 from ansible_collections.llmops.vllm.plugins.module_utils._progress import Progress
+from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import SnapshotError
 from ansible_collections.llmops.vllm.plugins.module_utils._staging import Staging
 from ansible_collections.llmops.vllm.plugins.modules import hf_snapshot
 
@@ -427,7 +428,11 @@ def test_the_time_of_the_check(snapshot: Any, served: Hub, monkeypatch: pytest.M
     # Files are added; of the others nothing new is known.
     assert snapshot(served, revision=commit)["verified_at"] == "1970-01-01T00:00:00Z"
     assert snapshot(served, revision=commit, state="verified")["verified_at"] == "1970-01-02T00:00:00Z"
-    assert snapshot(served, revision=commit)["verified_at"] == "1970-01-02T00:00:00Z"
+    result = snapshot(served, revision=commit)
+    assert result["verified_at"] == "1970-01-02T00:00:00Z"
+    # Its age, by which the oldest go, is that of the first time.
+    notes = json.loads((Path(result["path"]) / ".snapshot.json").read_text())
+    assert (notes["verified_at"], notes["completed_at"]) == ("1970-01-02T00:00:00Z", "1970-01-01T00:00:00Z")
 
 
 def test_verify_by_size_and_then_by_content(snapshot: Any, served: Hub, dest: Path) -> None:
@@ -688,6 +693,22 @@ def test_a_token_of_the_host_is_none_of_ours(
             assert not any(answer.authorized for answer in hub.log)
     finally:
         file.unlink()
+
+
+@pytest.mark.parametrize("by_file", [True, False])
+def test_an_error_with_the_token_in_it(
+    snapshot: Any, served: Hub, tmp_path: Path, by_file: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one of a library, that repeats what it was given."""
+
+    def repeat(self: _hub.Hub, _revision: str) -> None:
+        raise SnapshotError(f"somebody repeats {self.token}")
+
+    monkeypatch.setattr(_hub.Hub, "listing", repeat)
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    result = snapshot(served, **({"token_file": str(tmp_path / "token")} if by_file else {"token": TOKEN}))
+    assert result["msg"] == "somebody repeats ********"
+    assert TOKEN not in result["output"]
 
 
 @pytest.mark.parametrize("by_file", [True, False])

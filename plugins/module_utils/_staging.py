@@ -5,7 +5,7 @@
 Contents are kept under their checksum, not their path, so that a killed run, another commit
 and a second copy in the repository all find what is there:
 
-    <id>          whole, checked and synced (<id>.unchecked: whole, only its size was looked at)
+    <id>          whole, checked by this run, and synced (<id>.unchecked: only its size was looked at)
     <id>.part     the first bytes of it
     <id>.synced   how many of these bytes are on the disk for sure
     boot_id       the boot of the machine in which all this was written
@@ -44,6 +44,7 @@ class Staging:
     def open(self):
         """Make the folder, or take over what an earlier run left in it."""
         os.makedirs(self.path, mode=0o700, exist_ok=True)
+        shutil.rmtree(os.path.join(self.path, "tree"), ignore_errors=True)
         boot_id, notes = _read(BOOT_ID), os.path.join(self.path, "boot_id")
         if _read(notes) != boot_id:
             # Bytes that were written, but not synced, before the machine went down may be anything.
@@ -55,14 +56,12 @@ class Staging:
             self._write(notes, boot_id)
         for name in os.listdir(self.path):
             content, suffix = os.path.splitext(name)
-            if suffix == ".unchecked":
-                os.replace(os.path.join(self.path, name), os.path.join(self.path, content + ".part"))
-        shutil.rmtree(os.path.join(self.path, "tree"), ignore_errors=True)
+            if _CONTENT.match(name) and suffix in ("", ".unchecked"):
+                self._doubt(os.path.join(self.path, name), content)
 
     def whole(self, wanted):
         """Return the path of a content that is whole, and checked as it has to be."""
-        checked = self._path(wanted)
-        return checked if self.check == "sha256" or os.path.exists(checked) else checked + ".unchecked"
+        return self._path(wanted) + ("" if self.check == "sha256" else ".unchecked")
 
     def part(self, wanted):
         """Return the path of the first bytes of a content."""
@@ -147,6 +146,15 @@ class Staging:
 
     def _path(self, wanted):
         return os.path.join(self.path, _snapshot.content_id(wanted))
+
+    def _doubt(self, path, content):
+        """Make a whole content of an earlier run a part, which is read again before it counts."""
+        if os.stat(path).st_nlink > 1:
+            # Another snapshot's file, which nobody may write to. It can be linked again.
+            os.unlink(path)
+            return
+        self._write(os.path.join(self.path, content + ".synced"), str(os.path.getsize(path)))
+        os.replace(path, os.path.join(self.path, content + ".part"))
 
     def _synced(self, content):
         try:

@@ -154,18 +154,16 @@ class Transfer:
                 if response.headers.get("Content-Length"):
                     # All of it was read, though requests does not know: the next file takes this connection.
                     response.raw.release_conn()
-        except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
-            raise Passing("no byte for %g s from %s" % (self.timeout, _host(url))) from error
-        except requests.exceptions.SSLError as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
+            # After a redirect it is another one that does not answer.
+            host = _host(getattr(getattr(error, "request", None), "url", None) or url)
+            if isinstance(error, requests.TooManyRedirects):
+                raise SnapshotError("%s redirects without end: choose another endpoint" % host) from error
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise SnapshotError(_hub.untrusted(_host(url), error)) from error
-            raise Passing("%s: %s" % (_host(url), _reason(error))) from error
-        except requests.TooManyRedirects as error:
-            raise SnapshotError("%s redirects without end: choose another endpoint" % _host(url)) from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError) as error:
+                raise SnapshotError(_hub.untrusted(host, error)) from error
             if _is_timeout(error):
-                raise Passing("no byte for %g s from %s" % (self.timeout, _host(url))) from error
-            raise Passing("%s: %s" % (_host(url), _reason(error))) from error
+                raise Passing("no byte for %g s from %s" % (self.timeout, host)) from error
+            raise Passing("%s: %s" % (host, _reason(error))) from error
 
     def _look_at(self, response, wanted, start):
         """Raise unless a response brings the content from byte start on, or from its beginning."""

@@ -409,11 +409,14 @@ class HubSnapshot:
         # What an earlier run with other patterns brought stays; a mirror may have listed other blob ids of LFS files.
         held = {f.path for f in wanted + (notes["files"] if notes else [])}
         wanted = [f for f in listed if f.path in held]
-        right_by_size = notes and self.state == "present" and (notes["verified"] == "sha256" or self.check == "size")
-        # In check mode a folder of unknown origin is taken for what its sizes say.
-        check = "size" if right_by_size or (self.module.check_mode and self.state == "present") else self.check
-        read = check == "sha256"
-        errors = self._errors({os.path.join(folder, f.path): f for f in wanted}, check, "checked")
+        checked = notes and self.state == "present" and (notes["verified"] == "sha256" or self.check == "size")
+        by_size = _paths(notes["files"]) if checked else set()
+        if self.module.check_mode and self.state == "present":
+            # Files of unknown origin are taken for what their sizes say.
+            by_size = held
+        sized = {os.path.join(folder, f.path): f for f in wanted if f.path in by_size}
+        read = {os.path.join(folder, f.path): f for f in wanted if f.path not in by_size}
+        errors = {**self._errors(sized, "size", ""), **self._errors(read, self.check, "checked")}
         wrong = {f: errors[os.path.join(folder, f.path)] for f in wanted if os.path.join(folder, f.path) in errors}
 
         sources = {}
@@ -427,11 +430,11 @@ class HubSnapshot:
             sources = {f: good[_snapshot.content_id(f)] for f in wrong if _snapshot.content_id(f) in good}
         fetch = [f for f in wrong if f not in sources]
         begun = {_snapshot.content_id(f): self.staging.held_bytes(f) for f in fetch}
-        return Plan(wanted, read, wrong, sources, fetch, sum(begun.values()))
+        return Plan(wanted, not sized and self.check == "sha256", wrong, sources, fetch, sum(begun.values()))
 
     def _errors(self, paths, check, doing):
         """Return {path: why it is wrong}, and show how far a check of contents is."""
-        if check == "size":
+        if check == "size" or not paths:
             return _snapshot.content_errors(paths, check)
         meter = Meter(self.repo_id, sum(f.size for f in paths.values()), doing=doing)
         with self.progress.every(1, meter.line):
@@ -458,8 +461,9 @@ class HubSnapshot:
         notes, folder = self._manifest(commit), self._folder(commit)
         if not notes or self._level(notes) != notes["verified"] or self._surplus(commit):
             return False
-        files = {os.path.join(folder, f.path): f for f in set(wanted).union(notes["files"])}
-        return not _snapshot.content_errors(files, "size")
+        if _paths(wanted).difference(_paths(notes["files"])):
+            return False
+        return not _snapshot.content_errors({os.path.join(folder, f.path): f for f in notes["files"]}, "size")
 
     def _level(self, notes):
         """Return how well the snapshot is verified after this run."""
@@ -530,8 +534,9 @@ class HubSnapshot:
         linked = [f for f in plan.wrong if f in plan.sources]
         before = sorted(f.path for f in notes["files"]) if notes else []
         after = sorted(f.path for f in plan.wanted)
+        changed = bool(plan.wrong or removed) or not notes or self._level(notes) != notes["verified"]
         self.result.update(
-            changed=bool(plan.wrong or removed) or not notes or self._level(notes) != notes["verified"],
+            changed=changed or before != after,
             files=len(plan.wanted),
             bytes_total=sum(f.size for f in plan.wanted),
             fetched=sorted(f.path for f in plan.fetch),
@@ -593,6 +598,10 @@ def _verified(notes):
     """Return what a manifest says of how its snapshot was verified."""
     checked = bool(notes) and notes["verified"] == "sha256"
     return {"verified": checked, "verified_at": notes["verified_at"] if checked else ""}
+
+
+def _paths(files):
+    return {f.path for f in files}
 
 
 def _names(folder):

@@ -190,6 +190,7 @@ def test_another_repository_in_the_same_folder(snapshot: Any, served: Hub, dest:
 
 def test_equal_files_are_fetched_once(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
     (root / REPOSITORY / "copy.safetensors").write_bytes(FILES["model.safetensors"])
+    assert snapshot(served, check_mode=True)["bytes_downloaded"] == TOTAL
     result = snapshot(served)
     assert result["bytes_downloaded"] == TOTAL
     assert result["bytes_total"] == TOTAL + len(FILES["model.safetensors"])

@@ -28,6 +28,7 @@ from test_hf_snapshot import TOKEN, damage, fetched, moved, require_published
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _hub, _retry, _snapshot, _transfer
 from ansible_collections.llmops.vllm.plugins.module_utils._meter import Meter
+from ansible_collections.llmops.vllm.plugins.module_utils._progress import Progress
 from ansible_collections.llmops.vllm.plugins.module_utils._retry import Passing
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import HubFile, SnapshotError
 from ansible_collections.llmops.vllm.plugins.module_utils._staging import Staging
@@ -229,6 +230,34 @@ def test_a_part_of_an_earlier_run(
     assert (dest / result["commit"] / "model.safetensors").read_bytes() == WEIGHTS
     assert result["bytes_downloaded"] == sum(sent for _start, sent in requests) + len(LARGE["config.json"])
     assert [path.name for path in dest.iterdir()] == [result["commit"]]
+
+
+def test_progress_counts_what_an_earlier_run_brought(
+    snapshot: Any, large: Path, dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    said = threading.Event()
+
+    def say(_self: Progress, line: str) -> None:
+        lines.append(line)
+        if "fetched" in line:
+            said.set()
+
+    class Patient(Hub):
+        def before(self, request: Any) -> bool:
+            assert "/resolve/" not in request.path or said.wait(20)
+            return False
+
+    monkeypatch.setattr(Progress, "say", say)
+    staging = Staging(str(dest))
+    staging.open()
+    Path(staging.part(MODEL)).write_bytes(bytes(1_500_000))
+    with Patient(large) as hub:
+        assert snapshot(hub, repo_id="org/large", progress_file=str(tmp_path / "line"))["verified"]
+    first = next(line for line in lines if "fetched" in line)
+    assert first.startswith("org/large: 49 % fetched (1.5 MB of 3.0 MB, ")
+    # It was wrong: once it is dropped, it counts no more.
+    assert not any(line.startswith(f"org/large: {percent} % ") for percent in range(101, 200) for line in lines)
 
 
 @pytest.mark.parametrize("kind", ["416", "another range", "another end"])

@@ -276,6 +276,14 @@ from ansible_collections.llmops.vllm.plugins.module_utils._staging import Stagin
 from ansible_collections.llmops.vllm.plugins.module_utils._transfer import Transfer
 
 
+class SnapshotModule(AnsibleModule):
+    """A module whose result has a path that another run may have taken away by the time it is printed."""
+
+    def add_path_info(self, kwargs):
+        """Leave out owner and mode, which Ansible would look up."""
+        return kwargs
+
+
 class Plan:
     """What has to be done for a snapshot to be right."""
 
@@ -631,7 +639,7 @@ def _refused(params):
 
 
 def main():
-    module = AnsibleModule(
+    module = SnapshotModule(
         argument_spec=dict(
             repo_id=dict(type="str", required=True),
             repo_type=dict(type="str", choices=["model", "dataset", "space"], default="model"),

@@ -27,9 +27,6 @@ from ansible_collections.llmops.vllm.plugins.module_utils import _retry
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
-# Head and body go out in two pieces; without this the second waits 40 ms for the client's acknowledgement.
-hub.Handler.disable_nagle_algorithm = True
-
 Answers = dict[str, Any]
 
 # A small repository, with names that a pattern or an address could trip over.

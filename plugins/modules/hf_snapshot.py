@@ -494,6 +494,8 @@ class HubSnapshot:
             self.staging.link(source, f)
         if plan.fetch:
             self._fetch(plan, commit)
+        # Files that are replaced or new, also such as somebody else has put there, were compared by that alone.
+        by_size = self.check == "size" and (plan.wrong or not notes or len(plan.wanted) > len(notes["files"]))
         manifest = _snapshot.manifest(
             self.repo_id,
             self.repo_type,
@@ -501,7 +503,7 @@ class HubSnapshot:
             self.endpoint,
             plan.wanted,
             sorted(set(listed).difference(plan.wanted)),
-            "size" if self.check == "size" and plan.wrong else self._level(notes),
+            "size" if by_size else self._level(notes),
             now,
         )
         if notes:

@@ -9,12 +9,13 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FILES, REPOSITORY, read_files, wait_until, write_files
+from conftest import FILES, REPOSITORY, read_files, write_files
 from hub import Fault, Hub
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _hub, _snapshot
@@ -181,6 +182,18 @@ def test_a_damaged_file_is_not_linked(
     assert warning.startswith(f"{damaged} is damaged (model.safetensors has the sha256 ")
 
 
+def test_a_source_that_has_another_size_is_passed_over(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    commits = commits_of(root, snapshot, served, 2)
+    # The newest is looked at first.
+    newest = dest / commits[1] / "model.safetensors"
+    newest.unlink()
+    newest.write_bytes(b"short")
+    (root / REPOSITORY / "config.json").write_text("{}")
+    result = snapshot(served)
+    assert "model.safetensors" in result["linked"]
+    assert (dest / result["commit"] / "model.safetensors").samefile(dest / commits[0] / "model.safetensors")
+
+
 def test_another_repository_in_the_same_folder(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
     write_files(root / "org" / "copy", {**FILES, "config.json": b"another"})
     one, other = snapshot(served), snapshot(served, repo_id="org/copy")
@@ -280,7 +293,9 @@ def damage(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gone", "short", "manifest", "all"])
-def test_a_snapshot_that_lost_something(snapshot: Any, served: Hub, dest: Path, kind: str) -> None:
+def test_a_snapshot_that_lost_something(
+    snapshot: Any, served: Hub, dest: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = snapshot(served)["commit"]
     served.log.clear()
     folder = dest / commit
@@ -293,7 +308,10 @@ def test_a_snapshot_that_lost_something(snapshot: Any, served: Hub, dest: Path, 
     else:
         for path in FILES:
             (folder / path).unlink()
-    assert snapshot(served, revision=commit, check_mode=True)["changed"]
+    with monkeypatch.context() as patch:
+        # Without a manifest too, sizes are all that a look looks at.
+        patch.setattr(_snapshot, "feed", lambda *_args: pytest.fail("a look reads contents"))
+        assert snapshot(served, revision=commit, check_mode=True)["changed"]
     result = snapshot(served, revision=commit)
     assert result["changed"]
     require_published(result, dest)
@@ -364,6 +382,14 @@ def test_verified_reads_contents_whatever_new_ones_are_checked_by(snapshot: Any,
     result = snapshot(served, revision=commit, state="verified", verify="size")
     assert (result["changed"], result["fetched"], result["verified"]) == (True, ["model.safetensors"], True)
     require_published(result, dest)
+
+
+def test_verified_with_patterns_brings_what_they_name(snapshot: Any, served: Hub, dest: Path) -> None:
+    commit = snapshot(served, allow_patterns=["*.json"])["commit"]
+    damage(dest / commit / "config.json")
+    result = snapshot(served, revision=commit, state="verified", allow_patterns=["empty*", "tokenizer*"])
+    assert result["fetched"] == ["config.json", "empty.txt"]
+    require_published(result, dest, {path: FILES[path] for path in ("config.json", "tokenizer.json", "empty.txt")})
 
 
 def test_progress_of_a_check(
@@ -460,14 +486,20 @@ def test_sizes_alone_raised_to_contents_without_damage(snapshot: Any, served: Hu
     assert not snapshot(served, revision=commit)["changed"]
 
 
-@pytest.mark.parametrize("kind", ["more files", "a lost file"])
+@pytest.mark.parametrize("kind", ["more files", "a lost file", "somebody's file"])
 def test_what_was_taken_by_its_size_is_not_verified(snapshot: Any, served: Hub, dest: Path, kind: str) -> None:
-    commit = snapshot(served, **({"allow_patterns": ["*.json"]} if kind == "more files" else {}))["commit"]
+    limits = {"more files": {"allow_patterns": ["*.json"]}, "somebody's file": {"ignore_patterns": ["model*"]}}
+    commit = snapshot(served, **limits.get(kind, {}))["commit"]
+    model = dest / commit / "model.safetensors"
     if kind == "a lost file":
-        (dest / commit / "model.safetensors").unlink()
+        model.unlink()
+    elif kind == "somebody's file":
+        model.write_bytes(FILES["model.safetensors"][::-1])
     served.faults.append(Fault(path="model.safetensors", flip=5))
     result = snapshot(served, verify="size")
-    assert (result["fetched"][-1], result["verified"], result["verified_at"]) == ("model.safetensors", False, "")
+    assert (result["changed"], result["verified"], result["verified_at"]) == (True, False, "")
+    served.faults.clear()
+    assert model.read_bytes() != FILES["model.safetensors"]
     assert not snapshot(served, verify="size")["changed"]
     result = snapshot(served)
     assert (result["changed"], result["fetched"], result["verified"]) == (True, ["model.safetensors"], True)
@@ -851,6 +883,13 @@ def test_a_dest_that_cannot_be_one(snapshot: Any, served: Hub, tmp_path: Path, m
     def denied(path: str, *_args: Any, **_kwargs: Any) -> None:
         raise PermissionError(13, "Permission denied", path)
 
+    def quota(path: str, *_args: Any, **_kwargs: Any) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_snapshot.os, "makedirs", quota)
+        result = snapshot(served, dest="/srv/models")
+    assert result["msg"].startswith("no space is left for /srv/models: free some and run again")
     monkeypatch.setattr(_snapshot.os, "makedirs", denied)
     result = snapshot(served, dest="/srv/models")
     assert result["msg"] == "/srv/models may not be written: become root, or choose another dest"
@@ -971,19 +1010,26 @@ def test_check_mode_writes_nothing_and_says_what_will_be(
         assert done.get(key) == result.get(key), key
 
 
-def test_a_snapshot_grows_file_by_file(
-    snapshot: Any, snapshot_process: Any, served: Hub, dest: Path, root: Path
-) -> None:
+def test_a_snapshot_grows_file_by_file(snapshot: Any, snapshot_process: Any, root: Path, dest: Path) -> None:
     """A container runs on it meanwhile."""
-    few = {path: FILES[path] for path in ("config.json", "tokenizer.json")}
-    commit = snapshot(served, allow_patterns=["*.json"])["commit"]
-    before = state_of(dest / commit)
-    served.faults.append(Fault(path="model.safetensors", stall_after=5000, seconds=1))
-    child = snapshot_process(served)
-    wait_until(lambda: list(dest.glob(".incomplete/*.part")))
-    assert state_of(dest / commit) == before
-    assert set(read_files(dest / commit)) == {*few, ".snapshot.json"}
-    output, errors = child.communicate(timeout=30)
+    asked, goes_on = threading.Event(), threading.Event()
+
+    class Gate(Hub):
+        def before(self, request: Any) -> bool:
+            if request.path.endswith("model.safetensors"):
+                asked.set()
+                assert goes_on.wait(30)
+            return False
+
+    few = ("config.json", "tokenizer.json")
+    with Gate(root) as hub:
+        commit = snapshot(hub, allow_patterns=["*.json"])["commit"]
+        before = state_of(dest / commit)
+        child = snapshot_process(hub, max_workers=1)
+        assert asked.wait(30)
+        assert state_of(dest / commit) == before
+        goes_on.set()
+        output, errors = child.communicate(timeout=30)
     assert child.returncode == 0, output + errors
     require_published({"failed": False, **json.loads(output)}, dest)
     after = state_of(dest / commit)

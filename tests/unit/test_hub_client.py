@@ -37,7 +37,7 @@ def hub(sha: str | None = COMMIT, siblings: Any = (), error: Exception | None = 
         asked.update(kwargs)
         return SimpleNamespace(repo_info=repo_info)
 
-    made = _hub.Hub(SimpleNamespace(HfApi=api, utils=utils, **client), URL + "/", "org/name", retries=1)
+    made = _hub.Hub(SimpleNamespace(HfApi=api, utils=utils, **client), URL + "/", "org/name", timeout=7, retries=1)
     made.asked = asked
     made.count = 0
     return made
@@ -58,6 +58,7 @@ def test_listing(lfs: Any) -> None:
     )
     # False, not None, by which the client would send a token of this host.
     assert one.asked["token"] is False
+    assert one.asked["timeout"] == 7
     assert (one.asked["endpoint"], one.asked["revision"], one.asked["files_metadata"]) == (URL, "main", True)
 
 

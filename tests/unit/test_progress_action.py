@@ -160,7 +160,9 @@ def test_check_mode_and_a_users_own_async_run_the_module_alone(run: Any, check_m
 PINNED = "944226b32a548845453fd9fb0889d5af1443340c"
 
 
-@pytest.mark.parametrize("found", [{"changed": False, "commit": PINNED}, {"failed": True, "msg": "gated"}])
+@pytest.mark.parametrize(
+    "found", [{"changed": False, "commit": PINNED}, {"failed": True, "msg": "gated"}, {"failed": True, "changed": True}]
+)
 def test_a_pinned_snapshot_that_needs_no_work_needs_no_job(run: Any, found: dict[str, Any]) -> None:
     host = Host(ends=0, lines={}, result=found)
     assert run(host, revision=PINNED) == found

@@ -33,6 +33,7 @@ from ansible_collections.llmops.vllm.plugins.module_utils._retry import Passing
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import HubFile, SnapshotError
 from ansible_collections.llmops.vllm.plugins.module_utils._staging import Staging
 from ansible_collections.llmops.vllm.plugins.module_utils._transfer import Content, Gathered, Transfer, Wrong
+from ansible_collections.llmops.vllm.plugins.modules import hf_snapshot
 
 MODEL = HubFile("model.safetensors", len(WEIGHTS), hashlib.sha256(WEIGHTS).hexdigest(), "b" * 40)
 
@@ -260,8 +261,42 @@ def test_progress_counts_what_an_earlier_run_brought(
     assert not any(line.startswith(f"org/large: {percent} % ") for percent in range(101, 200) for line in lines)
 
 
-@pytest.mark.parametrize("kind", ["416", "another range", "another end"])
-def test_a_range_that_is_not_the_one(snapshot: Any, large: Path, dest: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [],
+        [Fault(close_after=1_200_000), Fault(ignore_range=True)],
+        [Fault(reset_after=1_200_000), Fault(reset_after=700_000)],
+        [Fault(flip=5)],
+        [Fault(close_after=1_200_000), Fault(status=416)],
+        [Fault(flip=5, close_after=1_200_000)],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("begun", [b"", WEIGHTS[:5000], bytes(5000)], ids=["nothing", "a part", "a wrong part"])
+def test_progress_ends_with_all(
+    snapshot: Any, large: Path, dest: Path, begun: bytes, faults: list[Fault], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meters: list[Meter] = []
+    kept = type("Kept", (Meter,), {"file": lambda self, path: (meters.append(self), Meter.file(self, path))[1]})
+    monkeypatch.setattr(hf_snapshot, "Meter", kept)
+    if begun:
+        staging = Staging(str(dest))
+        staging.open()
+        Path(staging.part(MODEL)).write_bytes(begun)
+    with Hub(large) as hub:
+        hub.faults += [Fault(**{**vars(fault), "path": "model.safetensors"}) for fault in faults]
+        result = snapshot(hub, repo_id="org/large")
+    if result["failed"]:
+        # What this run brought was wrong, after what an earlier one brought.
+        assert "arrived wrong twice" in result["msg"] and begun == bytes(5000)
+    else:
+        assert meters[0].done == meters[0].total == sum(map(len, LARGE.values()))
+
+
+@pytest.mark.parametrize("verify", ["sha256", "size"])
+@pytest.mark.parametrize("kind", ["416", "another range", "another end", "the beginning"])
+def test_a_range_that_is_not_the_one(snapshot: Any, large: Path, dest: Path, kind: str, verify: str) -> None:
     class Odd(Hub):
         def send_content(self, request: Any, entry: Any, headers: dict[str, str]) -> None:
             if request.answer.start is None:
@@ -269,7 +304,13 @@ def test_a_range_that_is_not_the_one(snapshot: Any, large: Path, dest: Path, kin
             if kind == "416":
                 request.send_head(416, {"Content-Length": "0"})
                 return None
-            first, count = (999, 2_999_001) if kind == "another range" else (1000, 5000)
+            ranges = {
+                "another range": (999, 2_999_001),
+                "another end": (1000, 5000),
+                # So many bytes are missing, but these are others.
+                "the beginning": (0, 2_999_000),
+            }
+            first, count = ranges[kind]
             fields = {"Content-Range": f"bytes {first}-{first + count - 1}/3000000", "Content-Length": str(count)}
             request.send_head(206, fields)
             self.send_body(request, entry, first, first + count)
@@ -279,7 +320,7 @@ def test_a_range_that_is_not_the_one(snapshot: Any, large: Path, dest: Path, kin
     staging.open()
     Path(staging.part(MODEL)).write_bytes(WEIGHTS[:1000])
     with Odd(large) as hub:
-        result = snapshot(hub, repo_id="org/large")
+        result = snapshot(hub, repo_id="org/large", verify=verify)
         assert [start for start, _sent in asked(hub)] == [1000, None]
     assert (dest / result["commit"] / "model.safetensors").read_bytes() == WEIGHTS
 

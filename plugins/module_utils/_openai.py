@@ -8,6 +8,7 @@ import json
 import re
 import time
 import traceback
+import warnings
 
 try:
     import requests
@@ -17,99 +18,149 @@ except ImportError:
     requests = None
     REQUESTS_ERROR = traceback.format_exc()
 
+# What the system says, inside what requests and urllib3 make of it.
+_SYSTEM_WORDS = re.compile(
+    r"\[Errno -?\d+\] ([^'\")]+)|\(\d+, '(?:\[SSL: \w+\] )?([^'(]+)|RemoteDisconnected\('([^']+)'"
+)
 
-class ProbeError(Exception):
-    """One sentence that says what is wrong and what to do."""
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+
+
+class BadAddress(Exception):
+    """One sentence about an address, a key or a certificate that no request can be made with."""
+
+
+class RequestFailed(Exception):
+    """A request that was not answered as it should be.
+
+    kind: refused (nobody listens, or the connection was reset before any answer), timeout,
+    broken (the answer broke off), status (not 200), garbage (no answer of a vLLM server), tls.
+    status: of HTTP, or None. message: what the server or the library said. tokens: those that
+    had come.
+    """
+
+    def __init__(self, kind, path, message, status=None, tokens=0):
+        super().__init__("%s: %s" % (path, message))
+        self.kind, self.path, self.message, self.status, self.tokens = kind, path, message, status, tokens
 
 
 class Server:
     """A server at url (scheme, host, port). Every request is bounded by timeout in seconds.
 
-    Raises ProbeError for an address or a key that no request can be made with, since such a
-    server would seem to be loading for ever.
+    verify: whether to check its certificate, or the file of the authority to check it by. cert:
+    own certificate, as a path or (path, path of the key).
     """
 
-    def __init__(self, url, api_key=None, timeout=10.0):
+    def __init__(self, url, api_key=None, timeout=10.0, verify=True, cert=None):
         if not re.match(r"https?://[^/\s]", url):
-            raise ProbeError("'%s' is no address of a server: it begins with http:// or https://" % url)
+            raise BadAddress("'%s' is no address of a server: it begins with http:// or https://" % url)
         if api_key and not re.match(r"[!-~]+\Z", api_key):
-            raise ProbeError("the API key has a space, a line break or a character that is not ASCII: correct it")
+            raise BadAddress("the API key has a space, a line break or a character that is not ASCII: correct it")
         self.url = url.rstrip("/")
         self.timeout = timeout
         self.session = requests.Session()
         # A proxy of the environment has no business between a host and its own server.
         self.session.trust_env = False
+        self.session.verify = verify
+        self.session.cert = cert
         if api_key:
             self.session.headers["Authorization"] = "Bearer %s" % api_key
 
-    def is_alive(self):
-        """Return whether GET /health says 200. While vLLM loads, connections are refused or reset."""
-        try:
-            return self.session.get(self.url + "/health", timeout=self.timeout).status_code == 200
-        except requests.RequestException:
-            return False
-
     def get(self, path):
-        """Return (the JSON document at path, seconds that it took); raise ProbeError."""
+        """Return (the text at path, seconds that it took); raise RequestFailed."""
         started = time.monotonic()
-        try:
-            response = self.session.get(self.url + path, timeout=self.timeout)
-        except requests.RequestException as error:
-            raise ProbeError("%s%s does not answer: %s" % (self.url, path, error)) from error
-        self._require_ok(response, path)
-        try:
-            document = response.json()
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise ProbeError("%s%s answers no JSON document: is it a vLLM server?" % (self.url, path))
-        return document, time.monotonic() - started
+        with self._request("GET", path, self.timeout) as response:
+            return _text(response, path), time.monotonic() - started
 
-    def chat(self, model, prompt, max_tokens, timeout):
-        """Ask one question, streamed, at temperature 0, and measure the answer.
+    def get_json(self, path):
+        """Return (the JSON document at path, seconds that it took); raise RequestFailed."""
+        text, latency = self.get(path)
+        return _document(text, path), latency
 
-        Returns a dict: text; tokens (completion tokens, as the server counts them); ttft and
-        elapsed (seconds from the request to the first token and to the end);
-        tokens_per_second (of the tokens after the first one, 0 when there are none).
-        """
-        path = "/v1/chat/completions"
-        body = {
-            "model": model,
-            "messages": [{"role": "user", "content": prompt}],
-            "max_tokens": max_tokens,
-            "temperature": 0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
+    def post(self, path, body, timeout=None):
+        """Return (the JSON document that answers body, seconds that it took); raise RequestFailed."""
         started = time.monotonic()
-        deadline = started + timeout
-        answer = StreamedAnswer(started)
-        try:
-            with self.session.post(self.url + path, json=body, stream=True, timeout=timeout) as response:
-                self._require_ok(response, path)
-                # chunk_size 1: a larger one would hold tokens back until it is full.
-                for line in response.iter_lines(chunk_size=1):
-                    if time.monotonic() > deadline:
-                        raise ProbeError("%s did not finish %d tokens within %d s" % (self.url, max_tokens, timeout))
-                    answer.feed(line.decode("utf-8", "replace"), time.monotonic())
-        except requests.RequestException as error:
-            raise ProbeError("%s%s broke off: %s" % (self.url, path, error)) from error
+        with self._request("POST", path, timeout or self.timeout, body) as response:
+            return _document(_text(response, path), path), time.monotonic() - started
+
+    def generate(self, path, body, timeout):
+        """Have an answer streamed and measure it; return StreamedAnswer.measured(); raise RequestFailed."""
+        body = dict(body, stream=True, stream_options={"include_usage": True})
+        started = time.monotonic()
+        answer = StreamedAnswer(started, path)
+        with self._request("POST", path, timeout, body) as response:
+            line = b""
+            try:
+                # Byte by byte: a larger chunk would hold tokens back until it is full.
+                for byte in response.iter_content(chunk_size=1):
+                    now = time.monotonic()
+                    if now > started + timeout:
+                        raise RequestFailed("timeout", path, "no end after %g s" % timeout, tokens=answer.count())
+                    if byte != b"\n":
+                        line += byte
+                        continue
+                    answer.feed(line.decode("utf-8", "replace"), now)
+                    line = b""
+            except requests.RequestException as error:
+                kind = "timeout" if "timed out" in str(error) else "broken"
+                raise RequestFailed(kind, path, _reason(error), tokens=answer.count()) from error
         return answer.measured(time.monotonic())
 
-    def _require_ok(self, response, path):
-        if response.status_code == 401:
-            raise ProbeError("%s%s wants an API key, or another one than the one passed" % (self.url, path))
+    def _request(self, method, path, timeout, body=None):
+        try:
+            with warnings.catch_warnings():
+                # The user said that the certificate is not to be checked.
+                warnings.filterwarnings("ignore", message="Unverified HTTPS request")
+                response = self.session.request(method, self.url + path, json=body, stream=True, timeout=timeout)
+        except requests.exceptions.SSLError as error:
+            raise RequestFailed("tls", path, _reason(error)) from error
+        except requests.exceptions.ConnectTimeout as error:
+            raise RequestFailed("refused", path, "no connection within %g s" % timeout) from error
+        except requests.exceptions.Timeout as error:
+            raise RequestFailed("timeout", path, "no answer within %g s" % timeout) from error
+        except requests.RequestException as error:
+            raise RequestFailed("refused", path, _reason(error)) from error
+        except OSError as error:
+            # requests says so of certificates that are not there.
+            raise BadAddress("%s: correct validate_certs, ca_path or client_cert" % error) from error
         if response.status_code != 200:
-            raise ProbeError(
-                "%s%s answers %d: %s" % (self.url, path, response.status_code, error_message(response.text))
-            )
+            with response:
+                message = error_message(_text(response, path))
+            raise RequestFailed("status", path, message, status=response.status_code)
+        return response
+
+
+def _text(response, path):
+    try:
+        return response.content.decode("utf-8", "replace")
+    except requests.RequestException as error:
+        kind = "timeout" if "timed out" in str(error) else "broken"
+        raise RequestFailed(kind, path, _reason(error), status=response.status_code) from error
+
+
+def _document(text, path):
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise RequestFailed("garbage", path, "no JSON document but '%s'" % " ".join(text.split())[:80], status=200)
+    return document
+
+
+def _reason(error):
+    """Return what the system said, without the libraries' wrappings."""
+    text = str(error)
+    found = _SYSTEM_WORDS.search(text)
+    return next(filter(None, found.groups())).strip() if found else " ".join(text.split())[:200]
 
 
 class StreamedAnswer:
-    """Server-sent events of a chat completion, and when the first and the last token came."""
+    """Server-sent events of a completion, and when the first and the last token came."""
 
-    def __init__(self, started):
+    def __init__(self, started, path=CHAT):
         self.started = started
+        self.path = path
         self.first = None
         self.text = ""
         self.tokens = 0
@@ -127,32 +178,44 @@ class StreamedAnswer:
         except ValueError:
             event = None
         if not isinstance(event, dict):
-            raise ProbeError("the server's answer is no JSON document at '%s': is it a vLLM server?" % data[:80])
+            raise RequestFailed("garbage", self.path, "no JSON document but '%s'" % data[:80], status=200)
         if event.get("error"):
-            raise ProbeError("the server broke the answer off: %s" % error_message(data))
+            raise RequestFailed("broken", self.path, error_message(data), status=200, tokens=self.count())
         if event.get("usage"):
             self.tokens = event["usage"].get("completion_tokens", 0)
         for choice in event.get("choices") or []:
             delta = choice.get("delta") or {}
+            content = delta.get("content") or choice.get("text")
             # Reasoning models put their first tokens there and may leave the content empty.
-            piece = delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning")
-            if piece:
+            if content or delta.get("reasoning_content") or delta.get("reasoning") or delta.get("tool_calls"):
                 if self.first is None:
                     self.first = now
                 self.chunks += 1
-                self.text += delta.get("content") or ""
+                self.text += content or ""
+
+    def count(self):
+        """Return how many tokens have come, as far as it is known."""
+        return self.tokens or self.chunks
 
     def measured(self, now):
-        """Return the answer as Server.chat describes it; raise ProbeError when no token came."""
-        if self.first is None:
-            raise ProbeError("the server answered without a single token: look at its log")
-        tokens = self.tokens or self.chunks
-        generating = now - self.first
+        """Return the answer as a dict; raise RequestFailed when no token came.
+
+        text; tokens (as the server counts them, else pieces of the stream); chunks (pieces); ttft
+        and latency (seconds from the request to the first token and to the end);
+        tokens_per_second (of the tokens after the first one, 0 when there are none).
+        """
+        tokens = self.count()
+        if self.first is None and not tokens:
+            raise RequestFailed("garbage", self.path, "an answer without a single token", status=200)
+        # A token that is no text, such as the one that ends an answer, comes in no piece of its own.
+        first = now if self.first is None else self.first
+        generating = now - first
         return {
             "text": self.text.strip(),
             "tokens": tokens,
-            "ttft": round(self.first - self.started, 4),
-            "elapsed": round(now - self.started, 4),
+            "chunks": self.chunks,
+            "ttft": round(first - self.started, 4),
+            "latency": round(now - self.started, 4),
             "tokens_per_second": round((tokens - 1) / generating, 2) if tokens > 1 and generating > 0 else 0.0,
         }
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import ssl
+import subprocess
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from vllm_double import Faults, VllmDouble
 
 from ansible_collections.llmops.vllm.plugins.module_utils._openai import (
-    ProbeError,
+    CHAT,
+    COMPLETIONS,
+    BadAddress,
+    RequestFailed,
     Server,
     StreamedAnswer,
     error_message,
@@ -53,8 +66,9 @@ def test_an_answer_is_measured() -> None:
     assert answered(STREAM).measured(103.5) == {
         "text": "The capital of Japan is 東京.",
         "tokens": 8,
+        "chunks": 2,
         "ttft": 1.5,
-        "elapsed": 3.5,
+        "latency": 3.5,
         "tokens_per_second": 3.5,
     }
 
@@ -81,14 +95,27 @@ def test_one_token_has_no_speed() -> None:
     [
         [],
         ["data: [DONE]"],
-        [data(delta(role="assistant", content="")), data(USAGE), "data: [DONE]"],
+        [data(delta(role="assistant", content="")), "data: [DONE]"],
         ["event: ping", ": comment", ""],
         [data({"choices": None}), data({"choices": [{"delta": None}]}), data({"choices": [{}]})],
     ],
 )
 def test_no_token_is_an_error(lines: list[str]) -> None:
-    with pytest.raises(ProbeError, match="^the server answered without a single token: look at its log$"):
+    with pytest.raises(RequestFailed, match="^/v1/chat/completions: an answer without a single token$") as caught:
         answered(lines).measured(101.0)
+    assert caught.value.kind == "garbage"
+
+
+def test_a_token_that_is_no_text_is_one() -> None:
+    """Such as the one that ends an answer of one token."""
+    measured = answered([data(delta(role="assistant", content="")), data(USAGE)]).measured(101.0)
+    assert (measured["tokens"], measured["chunks"], measured["text"], measured["ttft"]) == (8, 0, "", 1.0)
+
+
+def test_completions_and_calls_of_tools_are_tokens() -> None:
+    completion = answered([data({"choices": [{"text": " Tokyo"}]}), data({"choices": [{"text": "."}]})])
+    assert completion.measured(101.0)["text"] == "Tokyo."
+    assert answered([data(delta(tool_calls=[{"index": 0}]))]).measured(101.0)["tokens"] == 1
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"completion_tokens": None}])
@@ -102,23 +129,24 @@ def test_no_space_after_the_colon() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "sentence"),
+    ("line", "kind", "message"),
     [
         (
             data({"error": {"message": "EngineCore encountered an issue.", "code": 500}}),
-            "the server broke the answer off: EngineCore encountered an issue.",
+            "broken",
+            "EngineCore encountered an issue.",
         ),
-        (data({"error": "died"}), "the server broke the answer off: died"),
-        (data('{"choices": ['), "the server's answer is no JSON document at '{\"choices\": [': is it a vLLM server?"),
-        (data("hello"), "the server's answer is no JSON document at 'hello': is it a vLLM server?"),
-        (data([]), "the server's answer is no JSON document at '[]': is it a vLLM server?"),
-        (data(None), "the server's answer is no JSON document at 'null': is it a vLLM server?"),
+        (data({"error": "died"}), "broken", "died"),
+        (data('{"choices": ['), "garbage", "no JSON document but '{\"choices\": ['"),
+        (data("hello"), "garbage", "no JSON document but 'hello'"),
+        (data([]), "garbage", "no JSON document but '[]'"),
+        (data(None), "garbage", "no JSON document but 'null'"),
     ],
 )
-def test_a_broken_event(line: str, sentence: str) -> None:
-    with pytest.raises(ProbeError) as caught:
+def test_a_broken_event(line: str, kind: str, message: str) -> None:
+    with pytest.raises(RequestFailed) as caught:
         answered([STREAM[2], line])
-    assert str(caught.value) == sentence
+    assert (caught.value.kind, caught.value.message) == (kind, message)
 
 
 def test_no_error_is_no_error() -> None:
@@ -143,28 +171,42 @@ def test_error_message(body: str, message: str) -> None:
     assert error_message(body) == message
 
 
+GARBAGE = [(200, "<html></html>"), (200, '["a"]'), (200, ""), (200, b"\xff\xfe\xfd")]
+
+
+@pytest.mark.parametrize("answer", GARBAGE, ids=range(len(GARBAGE)))
+def test_no_json(serve: Any, answer: tuple) -> None:
+    server = Server(serve({"/v1/models": answer, "/score": answer}))
+    for request in (lambda: server.get_json("/v1/models"), lambda: server.post("/score", {})):
+        with pytest.raises(RequestFailed, match="no JSON document but '") as caught:
+            request()
+        assert (caught.value.kind, caught.value.status) == ("garbage", 200)
+
+
 @pytest.mark.parametrize(
-    ("answer", "sentence"),
+    ("answer", "status", "message"),
     [
-        ((401, '{"error": "Unauthorized"}'), "{0}/v1/models wants an API key, or another one than the one passed"),
-        ((500, '{"error": {"message": "boom"}}'), "{0}/v1/models answers 500: boom"),
-        ((404, "nothing here"), "{0}/v1/models answers 404: nothing here"),
-        ((200, "<html></html>"), "{0}/v1/models answers no JSON document: is it a vLLM server?"),
-        ((200, '["a"]'), "{0}/v1/models answers no JSON document: is it a vLLM server?"),
-        ((200, ""), "{0}/v1/models answers no JSON document: is it a vLLM server?"),
-        ((200, b"\xff\xfe\xfd"), "{0}/v1/models answers no JSON document: is it a vLLM server?"),
+        ((401, '{"error": "Unauthorized"}'), 401, "Unauthorized"),
+        ((500, '{"error": {"message": "boom"}}'), 500, "boom"),
+        ((404, "nothing here"), 404, "nothing here"),
+        ((204, ""), 204, ""),
     ],
 )
-def test_get_that_fails(serve: Any, answer: tuple, sentence: str) -> None:
-    url = serve({"/v1/models": answer})
-    with pytest.raises(ProbeError) as caught:
-        Server(url).get("/v1/models")
-    assert str(caught.value) == sentence.format(url)
+def test_another_status(serve: Any, answer: tuple, status: int, message: str) -> None:
+    url = serve({"/v1/models": answer, CHAT: answer})
+    for request in (
+        lambda: Server(url).get("/v1/models"),
+        lambda: Server(url).post(CHAT, {}),
+        lambda: Server(url).generate(CHAT, {}, 5),
+    ):
+        with pytest.raises(RequestFailed) as caught:
+            request()
+        assert (caught.value.kind, caught.value.status, caught.value.message) == ("status", status, message)
 
 
 def test_get(serve: Any) -> None:
     url = serve({"/version": {"version": "0.32.0"}})
-    document, seconds = Server(url + "/").get("/version")
+    document, seconds = Server(url + "/").get_json("/version")
     assert document == {"version": "0.32.0"}
     assert 0 < seconds < 10
     assert serve.heads["/version"] is None
@@ -172,68 +214,151 @@ def test_get(serve: Any) -> None:
     assert serve.heads["/version"] == "Bearer sk-1"
 
 
-def test_refused(free_port: int) -> None:
-    url = f"http://127.0.0.1:{free_port}"
-    server = Server(url)
-    assert server.is_alive() is False
-    with pytest.raises(ProbeError, match=f"^{url}/version does not answer: "):
-        server.get("/version")
-    with pytest.raises(ProbeError, match=f"^{url}/v1/chat/completions broke off: "):
-        server.chat("m", "q", 1, 1)
-
-
-@pytest.mark.parametrize(("answer", "alive"), [((200, ""), True), ((503, ""), False), ((404, ""), False)])
-def test_is_alive(serve: Any, answer: tuple, alive: bool) -> None:
-    assert Server(serve({"/health": answer})).is_alive() is alive
+def test_nobody_listens(free_port: int) -> None:
+    server = Server(f"http://127.0.0.1:{free_port}")
+    for request in (
+        lambda: server.get("/health"),
+        lambda: server.post("/score", {}),
+        lambda: server.generate(CHAT, {}, 5),
+    ):
+        with pytest.raises(RequestFailed) as caught:
+            request()
+        assert (caught.value.kind, caught.value.message, caught.value.status) == ("refused", "Connection refused", None)
 
 
 def test_a_proxy_of_the_environment_is_not_asked(serve: Any, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port}")
-    assert Server(serve({"/health": (200, "")})).is_alive()
+    assert Server(serve({"/health": (200, "")})).get("/health")[0] == ""
 
 
-def test_chat(serve: Any) -> None:
-    url = serve({"/v1/chat/completions": (200, "\n".join(STREAM))})
-    answer = Server(url).chat("chat", "What?", 32, 10)
-    assert (answer["text"], answer["tokens"]) == ("The capital of Japan is 東京.", 8)
-    assert json.loads(serve.bodies["/v1/chat/completions"]) == {
-        "model": "chat",
-        "messages": [{"role": "user", "content": "What?"}],
-        "max_tokens": 32,
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
+def test_generate(serve: Any) -> None:
+    url = serve({CHAT: (200, "\n".join(STREAM)), COMPLETIONS: (200, "\n".join(STREAM))})
+    for path in (CHAT, COMPLETIONS):
+        answer = Server(url).generate(path, {"model": "chat"}, 10)
+        assert (answer["text"], answer["tokens"]) == ("The capital of Japan is 東京.", 8)
+        assert json.loads(serve.bodies[path]) == {
+            "model": "chat",
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
 
 
-def test_chat_without_a_chat_template(serve: Any) -> None:
-    error = {"error": {"message": "As of transformers v4.44, default chat template is no longer allowed"}}
-    url = serve({"/v1/chat/completions": (400, json.dumps(error))})
-    with pytest.raises(ProbeError, match="/v1/chat/completions answers 400: As of transformers v4.44, default chat"):
-        Server(url).chat("chat", "What?", 32, 10)
+@pytest.mark.parametrize(
+    ("faults", "kind", "tokens"),
+    [
+        ({"hang": True}, "timeout", 0),
+        ({"slow_http": 0.6}, "timeout", 0),
+        ({"cut_after": 2}, "broken", 2),
+        ({"dead": True}, "status", 0),
+    ],
+)
+def test_generations_that_fail(faults: dict, kind: str, tokens: int) -> None:
+    with VllmDouble(faults=Faults(**faults)) as double:
+        server = Server(double.url, timeout=0.3)
+        with pytest.raises(RequestFailed) as caught:
+            server.generate(CHAT, {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}, 0.3)
+    assert (caught.value.kind, caught.value.tokens) == (kind, tokens)
 
 
-def test_chat_past_its_time(serve: Any) -> None:
-    url = serve({"/v1/chat/completions": (200, "\n".join(STREAM))})
-    server = Server(url)
-    post = server.session.post
-    # Long enough to connect and to read; the answer as a whole has no time at all.
-    server.session.post = lambda *args, **kwargs: post(*args, **{**kwargs, "timeout": 10})
-    with pytest.raises(ProbeError, match=f"^{url} did not finish 32 tokens within 0 s$"):
-        server.chat("chat", "What?", 32, 0)
+def test_a_generation_past_its_time() -> None:
+    """Each token comes in time, the answer as a whole does not."""
+    with VllmDouble(token_delay=0.15) as double, pytest.raises(RequestFailed, match="no end after 0.4 s") as caught:
+        Server(double.url).generate(CHAT, {"messages": [{"role": "user", "content": "Hi"}]}, 0.4)
+    assert caught.value.kind == "timeout"
+    assert 1 <= caught.value.tokens <= 3
 
 
 @pytest.mark.parametrize(
     "url", ["", "127.0.0.1:30080", "localhost", "http://", "http:// x", "ftp://host", "http//host"]
 )
 def test_an_address_that_is_none(url: str) -> None:
-    with pytest.raises(ProbeError) as caught:
+    with pytest.raises(BadAddress) as caught:
         Server(url)
     assert str(caught.value) == f"'{url}' is no address of a server: it begins with http:// or https://"
 
 
 @pytest.mark.parametrize("key", ["sk-1\n", "sk-1\r\nX-Evil: 1", "two words", " sk-1", "schlüssel"])
 def test_a_key_that_no_header_takes(key: str) -> None:
-    with pytest.raises(ProbeError) as caught:
+    with pytest.raises(BadAddress) as caught:
         Server("http://127.0.0.1:1", key)
     assert str(caught.value) == "the API key has a space, a line break or a character that is not ASCII: correct it"
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an authority (ca.pem), and certificates of a server and a client, each with its key."""
+    folder = tmp_path_factory.mktemp("pki")
+
+    def openssl(*argv: str) -> None:
+        subprocess.run(["openssl", *argv], cwd=folder, check=True, capture_output=True)
+
+    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority")
+    for name in ("server", "client"):
+        extensions = ("-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")
+        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-subj", f"/CN={name}", *extensions)
+        openssl(*new, "-keyout", f"{name}.key", "-out", f"{name}.pem", *signed)
+    return folder
+
+
+@pytest.fixture
+def https(pki: Path) -> Iterator[str]:
+    """The address of a double that shows a certificate and wants one."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki / "server.pem", pki / "server.key")
+    context.load_verify_locations(pki / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    with VllmDouble() as double, socket.create_server(("127.0.0.1", 0)) as listener:
+        address = urlsplit(double.url)
+
+        def pump(source: socket.socket, target: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                while piece := source.recv(65536):
+                    target.sendall(piece)
+                target.shutdown(socket.SHUT_WR)
+
+        def accept() -> None:
+            while True:
+                try:
+                    plain, _peer = listener.accept()
+                except OSError:
+                    return
+                try:
+                    client = context.wrap_socket(plain, server_side=True)
+                except OSError:
+                    plain.close()
+                    continue
+                with client, socket.create_connection((address.hostname, address.port)) as upstream:
+                    back = threading.Thread(target=pump, args=(upstream, client), daemon=True)
+                    back.start()
+                    pump(client, upstream)
+                    back.join(5)
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_tls(https: str, pki: Path) -> None:
+    ca, own = str(pki / "ca.pem"), (str(pki / "client.pem"), str(pki / "client.key"))
+    assert Server(https, verify=ca, cert=own).get_json("/version")[0]["version"] == "0.32.0+double"
+    with pytest.warns() as caught:
+        warnings.warn("the only one", stacklevel=1)
+        Server(https, verify=False, cert=own).get("/health")
+    assert [str(warning.message) for warning in caught] == ["the only one"]
+
+
+def test_tls_that_nobody_trusts(https: str, pki: Path) -> None:
+    own = (str(pki / "client.pem"), str(pki / "client.key"))
+    with pytest.raises(RequestFailed) as failed:
+        Server(https, cert=own).get("/health")
+    assert (failed.value.kind, failed.value.message) == (
+        "tls",
+        "certificate verify failed: self-signed certificate in certificate chain",
+    )
+
+
+@pytest.mark.parametrize("verify, cert", [("/none.pem", None), (True, "/none.pem")])
+def test_certificates_that_are_not_there(https: str, verify: Any, cert: Any) -> None:
+    with pytest.raises(BadAddress, match="/none.pem.*: correct validate_certs, ca_path or client_cert$"):
+        Server(https, verify=verify, cert=cert).get("/health")

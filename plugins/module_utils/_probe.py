@@ -1,0 +1,635 @@
+# Copyright: (c) 2026, The llmops.vllm authors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Looks at a vLLM server until it is as expected, and says what it is.
+
+Its verdicts: starting; ready (it generated); saturated (busy, and its counters move); hung
+(it has work, and nothing moves); failed (it ended, or answers wrongly); down (nobody there);
+idle (no request is in it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from ansible_collections.llmops.vllm.plugins.module_utils import _engine_log, _openai
+from ansible_collections.llmops.vllm.plugins.module_utils._diagnosis import ContainerEnd, Diagnosis, diagnose
+from ansible_collections.llmops.vllm.plugins.module_utils._metrics import Metrics
+from ansible_collections.llmops.vllm.plugins.module_utils._openai import RequestFailed
+
+# What a task is asked by.
+TASK_CHECKS = {"generate": "chat", "embed": "embeddings", "score": "score"}
+CHECKS = ("http", "models", "template", "chat", "completion", "embeddings", "score", "metrics", "progress")
+EXPECTATIONS = ("ready", "live", "idle", "down")
+# Seconds between two looks at the counters.
+_MOVE_INTERVAL = 0.25
+# Lines of the log that tell how far a start is: enough for vLLM's own beside the bars of many workers.
+_STARTUP_LINES = 400
+
+
+class ProbeFailed(Exception):
+    """The server is not as expected; its message is the one sentence."""
+
+    def __init__(self, diagnosis):
+        super().__init__(str(diagnosis))
+        self.diagnosis = diagnosis
+
+
+class Look:
+    """What one look at the server saw.
+
+    verdict; diagnosis: why it is not as expected, or None; final: waiting does not help; counted:
+    so many of them in a row, and waiting does not help either; doing: how far it is, for people.
+    """
+
+    def __init__(self, verdict, diagnosis=None, final=False, counted=False, doing=""):
+        self.verdict, self.diagnosis, self.final, self.counted = verdict, diagnosis, final, counted
+        self.doing = doing or verdict
+
+
+class _Unmet(Exception):
+    """A check that was answered, with something else than expected; look: what that means."""
+
+    def __init__(self, look):
+        super().__init__(str(look.diagnosis))
+        self.look = look
+
+
+def _unmet(code, cause, remedy):
+    return _Unmet(Look("failed", Diagnosis(code, cause, remedy), final=True))
+
+
+class Probe:
+    """One server and what is expected of it.
+
+    server: _openai.Server; container: _container.Container or None; wish: the module's options as
+    a dict; may_stop: whether a container that Docker restarts for ever may be stopped. result is
+    what the module returns.
+    """
+
+    def __init__(self, server, container, wish, may_stop=True):
+        self.server, self.container, self.wish, self.may_stop = server, container, wish, may_stop
+        self.doing = "looking at %s" % server.url
+        self.result = {"changed": False, "url": server.url, "verdict": "", "waited": 0.0, "checks": {}}
+        self._looks = {
+            "ready": self._look_ready,
+            "live": self._look_live,
+            "idle": self._look_idle,
+            "down": self._look_down,
+        }
+        self._began = time.monotonic()
+        self._state = self._first_restarts = None
+        self._was_dead = False
+        self._alive_since = None
+        self._metrics = None
+
+    def run(self):
+        """Return result once the server is as expected; raise ProbeFailed when it will not be, or not in time."""
+        self._began = time.monotonic()
+        failures = 0
+        while True:
+            look = self._looks[self.wish["expect"]]()
+            self.doing = look.doing
+            self.result.update(verdict=look.verdict, waited=round(self._waited(), 2))
+            if look.diagnosis is None:
+                break
+            failures = failures + 1 if look.counted and not self._in_grace() else 0
+            if look.final or failures >= self.wish["failures"]:
+                raise ProbeFailed(look.diagnosis)
+            if self._waited() >= self.wish["timeout"]:
+                raise ProbeFailed(self._late(look))
+            time.sleep(min(self.wish["interval"], max(0.0, self.wish["timeout"] - self._waited())))
+        if self.wish["capabilities"]:
+            self.doing = "measuring what it can do"
+            try:
+                self.result["capabilities"] = self._capabilities()
+            except RequestFailed as error:
+                raise ProbeFailed(self._judge("capabilities", error).diagnosis) from error
+        return self.result
+
+    def line(self):
+        """Return what happens now, for the progress of the task."""
+        return "%s, %d s: %s" % (self.result["verdict"] or "looking", self._waited(), self.doing)
+
+    def _waited(self):
+        return time.monotonic() - self._began
+
+    def _in_grace(self):
+        """Return whether the server is up for so short a time that it may still be slow."""
+        return self._alive_since is not None and time.monotonic() - self._alive_since < self.wish["grace"]
+
+    def _late(self, look):
+        """Return the Diagnosis of a server that was not as expected in time."""
+        waited = round(self._waited())
+        if look.verdict == "starting":
+            return Diagnosis(
+                "slow_start",
+                "%s was not up after %d s (%s)" % (self.server.url, waited, look.doing),
+                "raise the timeout (start_timeout of a deployment) if it only needs longer",
+            )
+        return look.diagnosis
+
+    # The container.
+
+    def _look_container(self):
+        """Return the Look of a container that does not run, or None."""
+        if not self.container:
+            return None
+        state = self._state = self.container.state()
+        if state is None:
+            why = Diagnosis(
+                "no_container",
+                "there is no container '%s' on this host" % self.container.name,
+                "start it, or correct its name",
+            )
+            return Look("down", why, final=True)
+        if self._first_restarts is None:
+            self._first_restarts = state.restarts
+        self.result["restarts"] = state.restarts
+        if state.running and state.restarts - self._first_restarts < self.wish["failures"]:
+            return None
+        # The run that goes on again says nothing yet of why the others ended.
+        log = self.container.log(state, all_runs=state.running)
+        why = diagnose(log, ContainerEnd() if state.running else state.end)
+        if state.running or state.restarting:
+            if not self._is_loop(state, log):
+                again = "restarting after exit code %d" % state.end.exit_code
+                return Look("starting", why, doing=again)
+            why = self._stop_loop(state, why)
+        why.cause = "the container '%s' %s" % (self.container.name, _of_a_container(why.cause))
+        verdict = "down" if why.code == "stopped" else "failed"
+        return Look(verdict, why, final=True)
+
+    def _is_loop(self, state, log):
+        """Return whether Docker starts again and again what cannot run. One restart can be a recovery."""
+        if state.restarts - self._first_restarts >= self.wish["failures"]:
+            return True
+        return state.restarts >= self.wish["failures"] and not _engine_log.is_ready(log)
+
+    def _stop_loop(self, state, why):
+        self.result["restart_loop"] = True
+        words = "Docker had started it again %d times" % state.restarts
+        if self.may_stop:
+            self.container.stop()
+            self.result["changed"] = True
+            words += ", and it is stopped now"
+        return Diagnosis(why.code, why.cause, "%s (%s)" % (why.remedy, words), why.evidence)
+
+    def _not_listening(self, error):
+        """Return the Look of a server whose port does not answer, though its container may run."""
+        self._was_dead, self._alive_since = True, None
+        if not self.container:
+            why = Diagnosis(
+                "unreachable",
+                "nothing answers at %s (%s)" % (self.server.url, error.message),
+                "start the server, or correct the address",
+            )
+            return Look("down", why, doing="nothing answers at %s" % self.server.url)
+        log = self.container.log(self._state, _STARTUP_LINES)
+        if _engine_log.is_ready(log):
+            why = Diagnosis(
+                "unreachable",
+                "the container '%s' says that it is up, but nothing answers at %s (%s)"
+                % (self.container.name, self.server.url, error.message),
+                "compare the address with what the container publishes (docker port %s)" % self.container.name,
+            )
+            return Look("failed", why, counted=True)
+        startup = _engine_log.Startup(log)
+        self.result["startup"] = {"phase": startup.phase, "percent": startup.percent, "line": startup.line}
+        doing = str(startup) or "its log is empty"
+        return Look("starting", Diagnosis("starting", "it starts", "wait"), doing=doing)
+
+    # What is expected of it.
+
+    def _look_ready(self):
+        return self._look_container() or self._run_checks(self._checks()) or self._ready()
+
+    def _look_live(self):
+        """A server that works is alive, whether or not it has time for the probe."""
+        ended = self._look_container() or self._run_checks(["http"])
+        if ended:
+            return ended
+        if self._is_moving():
+            return Look("saturated", doing=self._load())
+        asked = self._run_checks(self._checks(), max_tokens=1)
+        if asked and asked.verdict == "saturated":
+            asked.diagnosis = None
+        return asked or self._ready()
+
+    def _look_idle(self):
+        ended = self._look_container()
+        if ended:
+            return Look("down")
+        before = self._metrics
+        try:
+            now = self._read_metrics()
+        except RequestFailed as error:
+            if error.kind == "refused":
+                return Look("down")
+            return self._judge("metrics", error)
+        if not now.known:
+            why = Diagnosis(
+                "no_metrics",
+                "%s/metrics does not count requests" % self.server.url,
+                "start the server without disable_log_stats, or do not wait for it to be idle",
+            )
+            return Look("failed", why, final=True)
+        if not now.in_flight:
+            # A second look, for a request that was on its way.
+            time.sleep(_MOVE_INTERVAL)
+            before, now = now, self._read_metrics()
+            if not now.in_flight:
+                return Look("idle")
+        stuck = before is not None and now.in_flight > 0 and now.work == before.work
+        why = Diagnosis(
+            "hung" if stuck else "not_idle",
+            "%d requests run and %d wait at %s after %d s%s"
+            % (now.running, now.waiting, self.server.url, self._waited(), ", and none moves" if stuck else ""),
+            "stop the server all the same, its requests are lost"
+            if stuck
+            else "raise the timeout, or stop it all the same",
+        )
+        return Look("hung" if stuck else "saturated", why, doing=self._load())
+
+    def _look_down(self):
+        state = self.container.state() if self.container else None
+        answers = "the container '%s' runs" % self.container.name if state and state.running else ""
+        if not answers:
+            try:
+                self.server.get("/health")
+                answers = "somebody answers at %s" % self.server.url
+            except RequestFailed as error:
+                if error.kind == "refused":
+                    return Look("down")
+                answers = "somebody answers at %s (%s)" % (self.server.url, error.message)
+        why = Diagnosis("still_up", "after %d s %s" % (self._waited(), answers), "stop it, or raise the timeout")
+        return Look("failed", why, doing=answers)
+
+    def _ready(self):
+        if self.container:
+            tokens = _engine_log.kv_cache_tokens(self.container.log(self._state, _STARTUP_LINES))
+            if tokens:
+                self.result["kv_cache_tokens"] = tokens
+        try:
+            self.result["version"] = str(self.server.get_json("/version")[0].get("version", ""))
+        except RequestFailed:
+            # A proxy before the server may keep it to itself.
+            self.result["version"] = ""
+        return Look("ready")
+
+    # The checks.
+
+    def _checks(self):
+        return self.wish["checks"] or ["http", "models", TASK_CHECKS[self.wish["task"]]]
+
+    def _run_checks(self, names, max_tokens=None):
+        """Return the Look of the first check that is not passed, or None."""
+        for name in names:
+            check = self.result["checks"][name] = {"ok": False}
+            self.doing = "check of %s" % name
+            started = time.monotonic()
+            try:
+                check.update(getattr(self, "_check_" + name)(max_tokens or self.wish["max_tokens"]))
+            except _Unmet as unmet:
+                check.update(status=200, latency=round(time.monotonic() - started, 4))
+                return unmet.look
+            except RequestFailed as error:
+                check.update(status=error.status, latency=round(time.monotonic() - started, 4))
+                return self._judge(name, error)
+            if self._was_dead and self._alive_since is None:
+                self._alive_since = time.monotonic()
+            check.update(ok=True, status=200)
+        return None
+
+    def _check_http(self, dummy):
+        return {"latency": round(self.server.get("/health")[1], 4)}
+
+    def _check_models(self, dummy):
+        name, card, latency = self._model_card()
+        root, wanted = str(card.get("root") or ""), self.wish["expect_model"]
+        if wanted and not ("/" + root).endswith("/" + wanted.lstrip("/")):
+            raise _unmet(
+                "wrong_model",
+                "%s at %s is %s, not %s" % (name, self.server.url, root or "of unknown origin", wanted),
+                "start the server with the model that it is to serve",
+            )
+        self.result["max_model_len"] = card.get("max_model_len")
+        return {"latency": round(latency, 4)}
+
+    def _check_template(self, dummy):
+        body = {"model": self._name(), "messages": _messages(self.wish["prompt"])}
+        document, latency = self.server.post("/tokenize", body, self.wish["request_timeout"])
+        return {"latency": round(latency, 4), "tokens": document.get("count")}
+
+    def _check_chat(self, max_tokens):
+        body = {"messages": _messages(self.wish["prompt"])}
+        return self._generate(_openai.CHAT, body, max_tokens)
+
+    def _check_completion(self, max_tokens):
+        return self._generate(_openai.COMPLETIONS, {"prompt": self.wish["prompt"]}, max_tokens)
+
+    def _check_embeddings(self, dummy):
+        document, latency = self._ask("/v1/embeddings", {"input": self.wish["prompt"]})
+        vectors = [entry.get("embedding") for entry in document.get("data") or [] if isinstance(entry, dict)]
+        if not vectors or not vectors[0]:
+            raise _unmet("no_answer", "%s answered without a vector" % self._name(), "look at its log")
+        return {"latency": round(latency, 4), "dimensions": len(vectors[0])}
+
+    def _check_score(self, dummy):
+        body = {"text_1": self.wish["prompt"], "text_2": self.wish["prompt"]}
+        document, latency = self._ask("/score", body)
+        scores = [entry.get("score") for entry in document.get("data") or [] if isinstance(entry, dict)]
+        if not scores or scores[0] is None:
+            raise _unmet("no_answer", "%s answered without a score" % self._name(), "look at its log")
+        return {"latency": round(latency, 4), "score": scores[0]}
+
+    def _check_metrics(self, dummy):
+        started = time.monotonic()
+        metrics = self._read_metrics()
+        if not metrics.known:
+            raise _unmet(
+                "no_metrics",
+                "%s/metrics does not count requests" % self.server.url,
+                "start the server without disable_log_stats",
+            )
+        return {
+            "latency": round(time.monotonic() - started, 4),
+            "running": metrics.running,
+            "waiting": metrics.waiting,
+            "kv_cache_usage": metrics.kv_cache_usage,
+        }
+
+    def _check_progress(self, dummy):
+        started = time.monotonic()
+        moving = self._is_moving()
+        metrics = self._metrics
+        if metrics is not None and metrics.in_flight and not moving:
+            why = self._hung(time.monotonic() - started)
+            raise _Unmet(Look("hung", why, counted=True, doing=self._load()))
+        return {"latency": round(time.monotonic() - started, 4), "moving": moving}
+
+    def _model_card(self):
+        """Return (name, what the server lists of it, seconds)."""
+        listed, latency = self.server.get_json("/v1/models")
+        cards = {entry.get("id"): entry for entry in listed.get("data") or [] if isinstance(entry, dict)}
+        if not cards:
+            raise _Unmet("model_not_served", "%s serves no model" % self.server.url, "look at its log")
+        name = self.wish["model"] or next(iter(cards))
+        if name not in cards:
+            served = ", ".join(sorted(map(str, cards)))
+            raise _unmet(
+                "model_not_served",
+                "%s serves %s, not %s" % (self.server.url, served, name),
+                "correct the name, or add it to served_model_names",
+            )
+        self.result["model"] = name
+        return name, cards[name], latency
+
+    def _name(self):
+        return self.result.get("model") or self.wish["model"] or self._model_card()[0]
+
+    def _ask(self, path, body):
+        return self._timed(lambda: self.server.post(path, dict(body, model=self._name()), self.wish["request_timeout"]))
+
+    def _generate(self, path, body, max_tokens):
+        body = dict(body, model=self._name(), max_tokens=max_tokens, temperature=0)
+        answer = self._timed(lambda: self.server.generate(path, body, self.wish["request_timeout"]))
+        wanted = self.wish["expect_text"]
+        if wanted and wanted.lower() not in answer["text"].lower() and max_tokens == self.wish["max_tokens"]:
+            raise _unmet(
+                "wrong_answer",
+                "%s answered '%s', which does not contain '%s'" % (body["model"], answer["text"], wanted),
+                "see whether it is the right model with the right chat template, or correct expect_text",
+            )
+        return answer
+
+    def _timed(self, request):
+        """Return what request returns; know the counters of before, should it take too long."""
+        try:
+            self._read_metrics()
+        except RequestFailed:
+            self._metrics = None
+        return request()
+
+    # What a failed request means.
+
+    def _judge(self, check, error):
+        """Return the Look of a server that did not answer a check as it should."""
+        where = self.server.url + error.path
+        status = error.status
+        if error.kind == "refused":
+            return self._not_listening(error)
+        if error.kind == "tls":
+            why = Diagnosis(
+                "tls", "%s has no certificate to trust (%s)" % (where, error.message), "correct ca_path or the address"
+            )
+            return Look("failed", why, final=True)
+        if error.kind == "timeout":
+            return self._judge_timeout(check, error)
+        if error.kind == "broken":
+            why = Diagnosis("broken", "%s broke off (%s)" % (where, error.message), "look at its log")
+            return Look("failed", why, counted=True)
+        if error.kind == "garbage":
+            return Look("failed", _not_vllm(where, error.message), final=True)
+        if status in (401, 403):
+            why = Diagnosis(
+                "wrong_key",
+                "%s wants an API key, or another one than the one passed" % where,
+                "pass the server's own (api_key or api_key_file)",
+            )
+            return Look("failed", why, final=True)
+        if status == 429 or (status == 503 and error.path.startswith("/v1/")):
+            why = Diagnosis(
+                "saturated", "%s takes no more requests (%d: %s)" % (where, status, error.message), _WAIT_OR_ADD
+            )
+            return Look("saturated", why, doing="it takes no more requests")
+        if status >= 500:
+            return self._judge_server_error(where, error)
+        return Look("failed", self._refusal(where, error), final=check != "http", counted=True)
+
+    def _judge_server_error(self, where, error):
+        if "EngineCore" in error.message or error.path == "/health":
+            self._was_dead, self._alive_since = True, None
+            why = Diagnosis(
+                "engine_died",
+                "%s answers %d, its engine has died" % (where, error.status)
+                if self.container
+                else "%s answers %d: its engine has died, or a proxy has no server for it" % (where, error.status),
+                "look at its log",
+            )
+            # Behind a proxy it may be one that has yet to start.
+            return Look("failed" if self.container else "down", why, counted=bool(self.container))
+        why = Diagnosis(
+            "server_error", "%s answers %d: %s" % (where, error.status, error.message or "nothing"), "look at its log"
+        )
+        return Look("failed", why, counted=True)
+
+    def _refusal(self, where, error):
+        """Return the Diagnosis of a request that the server understood and refused."""
+        if "chat template" in error.message:
+            return Diagnosis(
+                "no_chat_template",
+                "%s has no chat template, so nobody can chat with it" % self._name(),
+                "set chat_template, or use the check 'completion' for a model that only completes text",
+            )
+        if error.status == 404 and "does not exist" in error.message:
+            return Diagnosis(
+                "model_not_served",
+                "%s does not serve %s" % (self.server.url, self._name()),
+                "correct the name, or add it to served_model_names",
+            )
+        if error.status in (404, 405):
+            return Diagnosis(
+                "no_endpoint",
+                "%s answers %d, the server has no such endpoint" % (where, error.status),
+                "set task to what the model does (generate, embed, score), and url to the server itself",
+            )
+        return Diagnosis(
+            "bad_request", "%s answers %d: %s" % (where, error.status, error.message), "correct what it names"
+        )
+
+    def _judge_timeout(self, check, error):
+        limit = self.wish["request_timeout"]
+        if error.tokens:
+            why = Diagnosis(
+                "saturated",
+                "%s sent %d tokens within %g s and did not end" % (self.server.url, error.tokens, limit),
+                "raise request_timeout, decrease max_tokens, or add servers",
+            )
+            return Look("saturated", why, doing="%d tokens within %g s" % (error.tokens, limit))
+        if check not in ("chat", "completion", "embeddings", "score"):
+            why = Diagnosis(
+                "hung", "%s%s does not answer (%s)" % (self.server.url, error.path, error.message), _RESTART_IT
+            )
+            return Look("hung", why, counted=True)
+        before, now = self._metrics, None
+        with contextlib.suppress(RequestFailed):
+            now = self._read_metrics()
+        if before is None or now is None or not now.known:
+            why = Diagnosis(
+                "no_answer",
+                "%s gave no answer within %g s, and without metrics nobody can tell whether it is busy or hangs"
+                % (self.server.url, limit),
+                "start it without disable_log_stats, or raise request_timeout",
+            )
+            return Look("failed", why, counted=True)
+        if now.work != before.work:
+            why = Diagnosis(
+                "saturated",
+                "%s is busy: %d requests run, %d wait, and none of its tokens was ours within %g s"
+                % (self.server.url, now.running, now.waiting, limit),
+                _WAIT_OR_ADD,
+            )
+            return Look("saturated", why, doing=self._load())
+        return Look("hung", self._hung(limit), counted=True, doing=self._load())
+
+    def _hung(self, seconds):
+        requests = self._metrics.in_flight
+        cause = "%s has %s and did nothing for %g s" % (
+            self.server.url,
+            "%d requests" % requests if requests > 1 else "a request",
+            round(seconds, 1),
+        )
+        return Diagnosis("hung", cause, _RESTART_IT)
+
+    # Its counters.
+
+    def _read_metrics(self):
+        self._metrics = metrics = Metrics(self.server.get("/metrics")[0])
+        if metrics.known:
+            self.result.update(running=metrics.running, waiting=metrics.waiting, kv_cache_usage=metrics.kv_cache_usage)
+        return metrics
+
+    def _is_moving(self):
+        """Return whether the server has requests and works on them; that it does not is known after request_timeout."""
+        try:
+            first = now = self._read_metrics()
+            until = time.monotonic() + self.wish["request_timeout"]
+            while now.in_flight and now.work == first.work and time.monotonic() < until:
+                time.sleep(_MOVE_INTERVAL)
+                now = self._read_metrics()
+        except RequestFailed:
+            return False
+        return now.work != first.work
+
+    def _load(self):
+        return "%d requests run, %d wait" % (self._metrics.running, self._metrics.waiting)
+
+    # What it can do.
+
+    def _capabilities(self):
+        """Ask for each capability; return {name: bool}. Costs a dozen short answers."""
+        name, limit = self._name(), self.wish["request_timeout"]
+
+        def answers(path, **body):
+            """Return the texts of the answers, or None when the server refuses the request."""
+            try:
+                document = self.server.post(path, dict(body, model=name), limit)[0]
+            except RequestFailed as error:
+                if error.kind == "status" and error.status < 500:
+                    return None
+                raise
+            choices = [choice for choice in document.get("choices") or [] if isinstance(choice, dict)]
+            return [_text_of(choice) for choice in choices]
+
+        def chat(**body):
+            return answers(_openai.CHAT, **dict({"messages": _messages(self.wish["prompt"]), "max_tokens": 12}, **body))
+
+        able = {"chat": chat(max_tokens=1) is not None}
+        able["completions"] = answers(_openai.COMPLETIONS, prompt=self.wish["prompt"], max_tokens=1) is not None
+        try:
+            able["embeddings"] = bool(self.server.post("/v1/embeddings", {"model": name, "input": "a"}, limit)[0])
+        except RequestFailed as error:
+            if error.kind != "status":
+                raise
+            able["embeddings"] = False
+        if not able["chat"]:
+            return dict(able, system_role=False, streaming=False, temperature=False, top_p=False, tools=False)
+        system = [{"role": "system", "content": "Answer in one word."}]
+        able["system_role"] = chat(messages=system + _messages(self.wish["prompt"]), max_tokens=1) is not None
+        body = {"model": name, "messages": _messages(self.wish["prompt"]), "max_tokens": 12}
+        able["streaming"] = self.server.generate(_openai.CHAT, body, limit)["chunks"] > 1
+        # The hottest answers differ, unless the server has a temperature of its own; of the same heat but from the
+        # likeliest token alone, they are one and the same, unless it does not heed top_p.
+        hot = {str(chat(temperature=2)) for dummy in range(3)}
+        narrow = {str(chat(temperature=2, top_p=0.000001)) for dummy in range(3)}
+        able["temperature"] = len(hot) > 1
+        able["top_p"] = len(hot) > 1 and len(narrow) == 1
+        able["tools"] = chat(tools=[_TOOL], tool_choice="auto", max_tokens=1) is not None
+        return able
+
+
+_RESTART_IT = "restart it, and look at its log for what it did last"
+_WAIT_OR_ADD = "wait, raise request_timeout, or add servers"
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather of a town.",
+        "parameters": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
+    },
+}
+
+
+def _messages(prompt):
+    return [{"role": "user", "content": prompt}]
+
+
+def _text_of(choice):
+    message = choice.get("message") or {}
+    words = (message.get("reasoning_content") or message.get("reasoning"), message.get("content"), choice.get("text"))
+    return " ".join(word for word in words if isinstance(word, str))
+
+
+def _not_vllm(where, message):
+    return Diagnosis(
+        "not_vllm", "%s answers with %s" % (where, message), "see whether it is the address of a vLLM server"
+    )
+
+
+def _of_a_container(cause):
+    """Return the cause so that it goes on a sentence that began with the container."""
+    for start in ("it was ", "it ended ", "it crashed "):
+        if cause.startswith(start):
+            return cause[len("it ") :]
+    return "failed: " + cause

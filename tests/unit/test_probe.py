@@ -1,0 +1,474 @@
+"""Verdicts on a server: each situation is made with a double of vLLM, and with a double of its container."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from vllm_double import Faults, VllmDouble
+
+from ansible_collections.llmops.vllm.plugins.module_utils import _probe
+from ansible_collections.llmops.vllm.plugins.module_utils._container import ContainerState
+from ansible_collections.llmops.vllm.plugins.module_utils._openai import CHAT, Server
+from ansible_collections.llmops.vllm.plugins.module_utils._probe import Probe, ProbeFailed
+from ansible_collections.llmops.vllm.plugins.modules.vllm_probe import TOUR_GUIDE_QUESTION
+
+WISH = {
+    "expect": "ready",
+    "task": "generate",
+    "checks": None,
+    "model": None,
+    "expect_model": None,
+    "expect_text": None,
+    "prompt": "What is the capital of Japan?",
+    "max_tokens": 32,
+    "capabilities": False,
+    "timeout": 10,
+    "request_timeout": 0.4,
+    "interval": 0.01,
+    "grace": 0,
+    "failures": 2,
+}
+KV_FAILURE = (
+    "(EngineCore pid=71) ERROR 01-01 00:00:00 [core.py:1] ValueError: To serve at least one request with the "
+    "model's max "
+    "seq len (60000), (1.29 GiB KV cache is needed, which is larger than the available KV cache memory (1.0 GiB). "
+    "Based on the available memory, the estimated maximum model length is 46464. Try\n"
+)
+LOADING = "(EngineCore pid=71) Loading safetensors checkpoint shards:  45% Completed | 1/2 [00:01<00:01]\n"
+UP = "INFO:     Application startup complete.\n"
+ENDED = {"Status": "exited", "Running": False, "ExitCode": 1}
+RESTARTING = {"Status": "restarting", "Running": True, "Restarting": True, "ExitCode": 1}
+
+
+@dataclass
+class Box:
+    """A double of _container.Container: what Docker would say of a container."""
+
+    state_now: dict[str, Any] = field(default_factory=dict)
+    log_now: str = UP
+    restarts: int = 0
+    exists: bool = True
+    memory: int = 0
+    name: str = "vllm"
+    stopped: bool = False
+
+    def state(self) -> ContainerState | None:
+        running = {"Status": "running", "Running": True, "StartedAt": "2026-11-22T21:53:10.5Z"}
+        host = {"Memory": self.memory}
+        attrs = {"State": {**running, **self.state_now}, "RestartCount": self.restarts, "HostConfig": host}
+        return ContainerState(attrs) if self.exists else None
+
+    def log(self, _state: ContainerState, lines: int = 0, all_runs: bool = False) -> str:
+        return self.log_now
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def probe(url: str, box: Box | None = None, may_stop: bool = True, **wish: Any) -> dict[str, Any]:
+    """Return the result, with failed and, when it failed, code, msg and diagnosis."""
+    wish = {**WISH, **wish}
+    one = Probe(Server(url, wish.pop("key", None), wish["request_timeout"]), box, wish, may_stop)
+    try:
+        return {"failed": False, "code": "", **one.run()}
+    except ProbeFailed as error:
+        diagnosis = error.diagnosis.as_dict()
+        return {"failed": True, "code": diagnosis["code"], "msg": str(error), "diagnosis": diagnosis, **one.result}
+
+
+# What -> (settings of the double, its faults, the container, what is expected of it, verdict, code).
+SITUATIONS: dict[str, tuple[dict, dict, Box | None, dict, str, str]] = {
+    # It answers.
+    "ready": ({}, {}, Box(), {}, "ready", ""),
+    "ready without a container": ({}, {}, None, {}, "ready", ""),
+    "ready at its first look": ({}, {}, Box(), {"timeout": 0}, "ready", ""),
+    "ready with a key": ({"api_key": "sk-1"}, {}, None, {"key": "sk-1"}, "ready", ""),
+    "ready with thoughts alone": ({"reasoning": True}, {}, None, {}, "ready", ""),
+    "ready, embeddings": ({"task": "embed"}, {}, None, {"task": "embed"}, "ready", ""),
+    "ready, scores": ({"task": "score"}, {}, None, {"task": "score"}, "ready", ""),
+    "ready to complete text": (
+        {"chat_template": False},
+        {},
+        None,
+        {"checks": ["http", "models", "completion"]},
+        "ready",
+        "",
+    ),
+    "ready, all checks": (
+        {},
+        {},
+        None,
+        {"checks": ["http", "models", "template", "chat", "completion", "metrics", "progress"]},
+        "ready",
+        "",
+    ),
+    "ready without metrics": ({"log_stats": False}, {}, None, {}, "ready", ""),
+    "ready though others run": ({"max_num_seqs": 8}, {"saturate": 3}, Box(), {}, "ready", ""),
+    "as expected": (
+        {},
+        {},
+        None,
+        {"model": "tiny", "expect_model": "models/tiny", "expect_text": "tOKYO"},
+        "ready",
+        "",
+    ),
+    # It answers wrongly.
+    "no chat template": ({"chat_template": False}, {}, Box(), {}, "failed", "no_chat_template"),
+    "no chat template, by the check": (
+        {"chat_template": False},
+        {},
+        Box(),
+        {"checks": ["template"]},
+        "failed",
+        "no_chat_template",
+    ),
+    "wrong key": ({"api_key": "sk-1"}, {}, None, {"key": "sk-2"}, "failed", "wrong_key"),
+    "another model": ({}, {}, None, {"model": "large"}, "failed", "model_not_served"),
+    "another model, by the answer": (
+        {},
+        {},
+        None,
+        {"model": "large", "checks": ["chat"]},
+        "failed",
+        "model_not_served",
+    ),
+    "another folder": ({}, {}, None, {"expect_model": "tiny/0123"}, "failed", "wrong_model"),
+    "another answer": ({}, {}, None, {"expect_text": "Kyoto"}, "failed", "wrong_answer"),
+    "another task": ({}, {}, None, {"task": "embed"}, "failed", "no_endpoint"),
+    "refused": ({}, {"http_status": 400}, None, {"model": "tiny", "checks": ["chat"]}, "failed", "bad_request"),
+    "no vLLM": ({}, {"garbage": True}, None, {}, "failed", "not_vllm"),
+    "nothing found": ({}, {"http_status": 404}, None, {}, "failed", "no_endpoint"),
+    "always an error": ({}, {"http_status": 500}, None, {"checks": ["models"]}, "failed", "server_error"),
+    "not one token": ({}, {"no_tokens": True}, Box(), {}, "failed", "not_vllm"),
+    "broken off": ({}, {"cut_after": 2}, Box(), {}, "failed", "broken"),
+    "no metrics": ({"log_stats": False}, {}, None, {"checks": ["metrics"]}, "failed", "no_metrics"),
+    # It is busy.
+    "its places are taken": (
+        {"max_num_seqs": 4, "token_delay": 0.01},
+        {"saturate": 4},
+        Box(),
+        {"timeout": 1},
+        "saturated",
+        "saturated",
+    ),
+    "slow": ({"token_delay": 0.15}, {}, Box(), {"timeout": 0}, "saturated", "saturated"),
+    "takes no more": ({}, {"http_status": 429}, None, {"timeout": 0}, "saturated", "saturated"),
+    # It hangs.
+    "hangs when asked": ({}, {"hang": True}, Box(), {}, "hung", "hung"),
+    "hangs in its work": ({"token_delay": 0.01}, {"hang": True, "saturate": 3}, Box(), {}, "hung", "hung"),
+    "hangs, by the check": (
+        {"token_delay": 0.01},
+        {"hang": True, "saturate": 3},
+        Box(),
+        {"checks": ["progress"]},
+        "hung",
+        "hung",
+    ),
+    "hangs at its first look": ({}, {"hang": True}, Box(), {"timeout": 0, "failures": 9}, "hung", "hung"),
+    "hangs at its port": ({}, {"slow_http": 0.6}, Box(), {}, "hung", "hung"),
+    "hangs or not, nobody counts": ({"log_stats": False}, {"hang": True}, Box(), {}, "failed", "no_answer"),
+    # It has ended, or is about to.
+    "dead engine": ({}, {"dead": True}, Box(), {}, "failed", "engine_died"),
+    "dead engine, or a proxy": ({}, {"dead": True}, None, {"timeout": 0}, "down", "engine_died"),
+    "ended while somebody else answers": (
+        {},
+        {},
+        Box(ENDED, KV_FAILURE),
+        {},
+        "failed",
+        "kv_cache_too_small",
+    ),
+    "killed for memory": ({}, {}, Box({**ENDED, "OOMKilled": True, "ExitCode": 137}), {}, "failed", "out_of_memory"),
+    "stopped": ({}, {}, Box({**ENDED, "ExitCode": 0}), {}, "down", "stopped"),
+    "no container": ({}, {}, Box(exists=False), {}, "down", "no_container"),
+    "restarted for ever": ({}, {}, Box(RESTARTING, KV_FAILURE, 5), {}, "failed", "kv_cache_too_small"),
+    "restarting for the first time": (
+        {},
+        {},
+        Box(RESTARTING, KV_FAILURE, 1),
+        {"timeout": 0},
+        "starting",
+        "slow_start",
+    ),
+    # Alive is more than ready.
+    "alive": ({}, {}, Box(), {"expect": "live"}, "ready", ""),
+    "alive and busy": (
+        {"max_num_seqs": 4, "token_delay": 0.01},
+        {"saturate": 4},
+        Box(),
+        {"expect": "live"},
+        "saturated",
+        "",
+    ),
+    "not alive, hangs": ({}, {"hang": True}, Box(), {"expect": "live"}, "hung", "hung"),
+    "not alive, hangs in its work": ({}, {"hang": True, "saturate": 3}, Box(), {"expect": "live"}, "hung", "hung"),
+    "not alive, dead": ({}, {"dead": True}, Box(), {"expect": "live"}, "failed", "engine_died"),
+    # Idle, for a drain.
+    "idle": ({}, {}, Box(), {"expect": "idle"}, "idle", ""),
+    "gone is idle": ({}, {}, Box(ENDED), {"expect": "idle"}, "down", ""),
+    "not idle": (
+        {"token_delay": 0.01},
+        {"saturate": 3},
+        None,
+        {"expect": "idle", "timeout": 1},
+        "saturated",
+        "not_idle",
+    ),
+    "not idle, hangs": ({}, {"saturate": 3, "hang": True}, None, {"expect": "idle", "timeout": 1}, "hung", "hung"),
+    "idle or not, nobody counts": ({"log_stats": False}, {}, None, {"expect": "idle"}, "failed", "no_metrics"),
+    # Down.
+    "still up": ({}, {}, Box(ENDED), {"expect": "down", "timeout": 0}, "failed", "still_up"),
+    "still starting": ({}, {}, Box(), {"expect": "down", "timeout": 0}, "failed", "still_up"),
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_verdict(situation: str) -> None:
+    settings, faults, box, wish, verdict, code = SITUATIONS[situation]
+    with VllmDouble(**{"model": "/models/tiny", **settings}, faults=Faults(**faults)) as double:
+        result = probe(double.url, box, **wish)
+    assert (result["verdict"], result["code"]) == (verdict, code), result
+    assert result["failed"] is bool(code)
+    if code:
+        diagnosis = result["diagnosis"]
+        assert result["msg"] == f"{diagnosis['cause']}: {diagnosis['remedy']}"
+        assert diagnosis["cause"] and diagnosis["remedy"] and "\n" not in result["msg"]
+
+
+# Nobody listens: what -> (container, what is expected, verdict, code).
+SILENCE: dict[str, tuple[Box | None, dict, str, str]] = {
+    "down": (None, {"timeout": 0}, "down", "unreachable"),
+    "loading": (Box(log_now=LOADING), {"timeout": 0}, "starting", "slow_start"),
+    "another port": (Box(), {}, "failed", "unreachable"),
+    "idle": (None, {"expect": "idle"}, "down", ""),
+    "as expected": (None, {"expect": "down"}, "down", ""),
+    "as expected, ended": (Box(ENDED), {"expect": "down"}, "down", ""),
+    "as expected, no container": (Box(exists=False), {"expect": "down"}, "down", ""),
+}
+
+
+@pytest.mark.parametrize("situation", SILENCE)
+def test_verdict_on_silence(situation: str, free_port: int) -> None:
+    box, wish, verdict, code = SILENCE[situation]
+    result = probe(f"http://127.0.0.1:{free_port}", box, **wish)
+    assert (result["verdict"], result["code"]) == (verdict, code), result
+
+
+def test_what_a_ready_server_returns() -> None:
+    with VllmDouble(model="/models/tiny", names=("tiny", "alias"), token_delay=0.01) as double:
+        log = "INFO 01-01 00:00:00 [x.py:1] GPU KV cache size: 23,296 tokens\n" + UP
+        result = probe(double.url, Box(log_now=log), model="alias")
+    assert result["model"] == "alias"
+    assert result["max_model_len"] == 4096
+    assert result["version"] == "0.32.0+double"
+    assert result["kv_cache_tokens"] == 23296
+    assert (result["running"], result["waiting"], result["restarts"]) == (0, 0, 0)
+    assert result["changed"] is False
+    chat = result["checks"].pop("chat")
+    assert result["checks"].keys() == {"http", "models"}
+    assert all(check["ok"] and check["status"] == 200 and check["latency"] > 0 for check in result["checks"].values())
+    assert (chat["ok"], chat["text"], chat["tokens"]) == (True, "The capital of Japan is Tokyo.", 6)
+    assert 0 < chat["ttft"] < chat["latency"]
+    assert chat["tokens_per_second"] > 0
+
+
+def test_a_ready_server_generates_once_and_shortly() -> None:
+    with VllmDouble() as double:
+        probe(double.url, prompt=TOUR_GUIDE_QUESTION)
+        posts = [(path, body) for method, path, body, _key in double.log if method == "POST"]
+    assert [path for path, _body in posts] == [CHAT]
+    assert posts[0][1] == {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": TOUR_GUIDE_QUESTION}],
+        "max_tokens": 32,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def test_a_busy_server_is_not_given_one_request_more() -> None:
+    with VllmDouble(max_num_seqs=4, token_delay=0.01, faults=Faults(saturate=4)) as double:
+        assert probe(double.url, expect="live")["verdict"] == "saturated"
+        assert not [path for method, path, *_rest in double.log if method == "POST"]
+
+
+def meanwhile(act: Callable[[], None], after: float = 0.3) -> threading.Timer:
+    timer = threading.Timer(after, act)
+    timer.start()
+    return timer
+
+
+@pytest.mark.parametrize(
+    ("expect", "faults", "settings", "verdict"),
+    [
+        ("ready", {"hang": True}, {}, "ready"),
+        ("ready", {"saturate": 4}, {"max_num_seqs": 4}, "ready"),
+        ("ready", {"slow_http": 0.6}, {}, "ready"),
+        ("idle", {"saturate": 4}, {}, "idle"),
+        ("live", {"hang": True, "saturate": 1}, {}, "ready"),
+    ],
+)
+def test_it_waits_for_better_times(expect: str, faults: dict, settings: dict, verdict: str) -> None:
+    with VllmDouble(token_delay=0.01, **settings, faults=Faults(**faults)) as double:
+        timer = meanwhile(lambda: vars(double.faults).update(hang=False, saturate=0, slow_http=0))
+        result = probe(double.url, Box(), expect=expect, failures=100)
+        timer.join()
+    assert (result["verdict"], result["failed"]) == (verdict, False)
+    assert result["waited"] >= 0.2
+
+
+def test_failures_have_to_be_in_a_row() -> None:
+    with VllmDouble(token_delay=0.01, max_num_seqs=2) as double:
+        # Hung, saturated, hung, ready: never twice in a row.
+        states = iter([{"hang": True}, {"saturate": 2}, {"hang": True}, {}])
+        one = Probe(Server(double.url, None, 0.4), Box(), {**WISH, "failures": 2})
+        look = one._looks["ready"]
+
+        def looks() -> _probe.Look:
+            vars(double.faults).update({"hang": False, "saturate": 0, **next(states)})
+            return look()
+
+        one._looks["ready"] = looks
+        assert one.run()["verdict"] == "ready"
+
+
+def test_a_server_that_just_came_up_may_be_slow(free_port: int) -> None:
+    """Without a grace, its second failure would be its last."""
+    box = Box(log_now=LOADING)
+    for grace, verdict in ((60, "ready"), (0, "hung")):
+        double = VllmDouble(port=free_port, faults=Faults(hang=True))
+        timers = [meanwhile(double.__enter__, 0.2), meanwhile(lambda d=double: setattr(d.faults, "hang", False), 1.6)]
+        result = probe(f"http://127.0.0.1:{free_port}", box, grace=grace)
+        assert result["verdict"] == verdict
+        for timer in timers:
+            timer.cancel()
+            timer.join()
+        double.__exit__(None, None, None)
+
+
+def test_it_tells_how_far_a_start_is(free_port: int) -> None:
+    box = Box(log_now=LOADING)
+    one = Probe(Server(f"http://127.0.0.1:{free_port}", None, 1), box, {**WISH, "timeout": 0})
+    assert one.line().startswith("looking, 0 s: ")
+    with pytest.raises(ProbeFailed) as caught:
+        one.run()
+    assert one.line() == "starting, 0 s: loading weights 45 %"
+    assert str(caught.value) == (
+        f"http://127.0.0.1:{free_port} was not up after 0 s (loading weights 45 %): "
+        "raise the timeout (start_timeout of a deployment) if it only needs longer"
+    )
+    assert one.result["startup"] == {
+        "phase": "loading weights",
+        "percent": 45,
+        "line": "Loading safetensors checkpoint shards:  45% Completed | 1/2 [00:01<00:01]",
+    }
+
+
+def test_it_tells_why_a_container_ended() -> None:
+    result = probe("http://127.0.0.1:1", Box(ENDED, KV_FAILURE))
+    assert result["msg"] == (
+        "the container 'vllm' failed: a context of 60000 tokens needs 1.29 GiB of KV cache, and 1.0 GiB is there: "
+        "set max_model_len to 46464 or less, or raise gpu_memory_utilization"
+    )
+    assert result["diagnosis"]["evidence"][0].startswith("ValueError: To serve at least one request")
+    killed = probe("http://127.0.0.1:1", Box({**ENDED, "OOMKilled": True, "ExitCode": 137}, memory=2**30))
+    assert killed["msg"].startswith("the container 'vllm' failed: the kernel killed it for memory while it served: ")
+    unknown = probe("http://127.0.0.1:1", Box(ENDED, "ValueError: x\n"))
+    assert unknown["msg"].startswith("the container 'vllm' ended with exit code 1: ValueError: x: read the rest of its")
+    stopped = probe("http://127.0.0.1:1", Box({**ENDED, "ExitCode": 0}))
+    assert stopped["msg"].startswith("the container 'vllm' was stopped (exit code 0): start it again, if that")
+
+
+@pytest.mark.parametrize("may_stop", [True, False])
+def test_a_restart_loop_is_stopped(may_stop: bool) -> None:
+    box = Box(RESTARTING, KV_FAILURE, restarts=7)
+    result = probe("http://127.0.0.1:1", box, may_stop=may_stop)
+    assert (box.stopped, result["changed"], result["restart_loop"], result["restarts"]) == (may_stop, may_stop, True, 7)
+    assert "(Docker had started it again 7 times" in result["msg"]
+    assert ("and it is stopped now" in result["msg"]) is may_stop
+
+
+def test_restarts_that_it_sees_are_a_loop(free_port: int) -> None:
+    """Also of a container that Docker starts so fast again that it seems to run all the time."""
+
+    class Fast(Box):
+        def state(self) -> ContainerState | None:
+            self.restarts += 1
+            return super().state()
+
+    box = Fast(log_now=KV_FAILURE, restarts=100)
+    result = probe(f"http://127.0.0.1:{free_port}", box)
+    assert (result["code"], box.stopped, result["restarts"]) == ("kv_cache_too_small", True, 103)
+
+
+def test_a_server_that_came_back_once_is_left_alone() -> None:
+    """An engine that died, and Docker that started it again: that is what restarts are for."""
+    box = Box(RESTARTING, UP, restarts=7)
+    with VllmDouble() as double:
+        timer = meanwhile(lambda: box.state_now.clear() or setattr(box, "state_now", {}))
+        box.state_now = dict(RESTARTING)
+        result = probe(double.url, box)
+        timer.join()
+    assert (result["verdict"], box.stopped) == ("ready", False)
+
+
+ABLE = {
+    "chat": True,
+    "completions": True,
+    "embeddings": False,
+    "system_role": True,
+    "streaming": True,
+    "temperature": True,
+    "top_p": True,
+    "tools": False,
+}
+NO_CHAT = dict.fromkeys(("chat", "system_role", "streaming", "temperature", "top_p"), False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "wish", "differences"),
+    [
+        ({}, {}, {}),
+        ({"system_role": False}, {}, {"system_role": False}),
+        ({"tools": True}, {}, {"tools": True}),
+        # The runbook's warning: temperature and top_p cannot be used.
+        ({"ignores_sampling": True}, {}, {"temperature": False, "top_p": False}),
+        ({"reasoning": True}, {}, {}),
+        ({"chat_template": False}, {"checks": ["completion"]}, NO_CHAT),
+        ({"task": "embed"}, {"task": "embed"}, {**NO_CHAT, "completions": False, "embeddings": True}),
+    ],
+)
+def test_capabilities(settings: dict, wish: dict, differences: dict) -> None:
+    with VllmDouble(**settings) as double:
+        assert "capabilities" not in probe(double.url, **wish)
+        result = probe(double.url, capabilities=True, **wish)
+    assert result["capabilities"] == {**ABLE, **differences}
+
+
+def test_capabilities_of_a_server_that_hangs_meanwhile() -> None:
+    with VllmDouble(token_delay=0.02) as double:
+        timer = meanwhile(lambda: setattr(double.faults, "hang", True), 0.15)
+        result = probe(double.url, capabilities=True)
+        timer.join()
+    assert result["failed"]
+    assert "capabilities" not in result
+
+
+def test_an_answer_that_ends_while_it_is_measured_is_bounded() -> None:
+    """A server that sends a token now and then would hold a probe for ever."""
+    with VllmDouble(token_delay=0.2) as double:
+        started = time.monotonic()
+        assert probe(double.url, timeout=0)["code"] == "saturated"
+        assert time.monotonic() - started < 5
+
+
+def test_results_can_be_sent_as_json() -> None:
+    with VllmDouble() as double:
+        json.dumps(probe(double.url, Box(), capabilities=True))

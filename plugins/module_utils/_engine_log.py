@@ -14,14 +14,14 @@ _PREFIX = re.compile(r"^(?:\([^)]*\) ?)?(?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d (?:\[
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # What vLLM itself does not take for an error.
 _CALM = re.compile(r"\b(?:DEBUG|INFO|WARNING) \d\d-\d\d \d\d:|^INFO: ")
-# The answers to our own looks at the server are no news.
-_NO_NEWS = re.compile(r'"(?:GET|POST) /')
+# The answers to our own looks at the server are no news, and its arguments can hold a key (until 0.28).
+_NO_NEWS = re.compile(r'"(?:GET|POST) /|\bargs: ')
 # Application startup complete: uvicorn's, in all versions. The other: what it prints without lifespan messages.
 READY = re.compile(r"Application startup complete|Uvicorn running on ")
 
 # (phase, pattern), of which the last one that fits a line counts; the number is the percentage of tqdm's bar.
 _PHASES = [
-    ("starting vLLM", r"vLLM (?:API )?server version |non-default args: "),
+    ("starting vLLM", r"\bversion v?\d+\.\d+"),
     ("starting the engine", r"Initializing an? (?:V1 )?LLM engine"),
     ("loading weights", r"Starting to load model |Loading (?:model )?weights|Model loading took "),
     # "Loading safetensors checkpoint shards:  50% Completed", "Multi-thread loading shards: 50%" and other loaders'.

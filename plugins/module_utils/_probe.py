@@ -82,6 +82,7 @@ class Probe:
         self._was_dead = False
         self._alive_since = None
         self._metrics = None
+        self._last_work, self._moved_at = None, 0.0
 
     def run(self):
         """Return result once the server is as expected; raise ProbeFailed when it will not be, or not in time."""
@@ -217,12 +218,14 @@ class Probe:
         return asked or self._ready()
 
     def _look_idle(self):
-        ended = self._look_container()
-        if ended:
+        if self._look_container():
             return Look("down")
-        before = self._metrics
         try:
             now = self._read_metrics()
+            if now.known and not now.in_flight:
+                # A second look, for a request that was on its way.
+                time.sleep(_MOVE_INTERVAL)
+                now = self._read_metrics()
         except RequestFailed as error:
             if error.kind == "refused":
                 return Look("down")
@@ -235,21 +238,24 @@ class Probe:
             )
             return Look("failed", why, final=True)
         if not now.in_flight:
-            # A second look, for a request that was on its way.
-            time.sleep(_MOVE_INTERVAL)
-            before, now = now, self._read_metrics()
-            if not now.in_flight:
-                return Look("idle")
-        stuck = before is not None and now.in_flight > 0 and now.work == before.work
-        why = Diagnosis(
-            "hung" if stuck else "not_idle",
-            "%d requests run and %d wait at %s after %d s%s"
-            % (now.running, now.waiting, self.server.url, self._waited(), ", and none moves" if stuck else ""),
-            "stop the server all the same, its requests are lost"
-            if stuck
-            else "raise the timeout, or stop it all the same",
+            return Look("idle")
+        if now.work != self._last_work:
+            self._last_work, self._moved_at = now.work, time.monotonic()
+        still = time.monotonic() - self._moved_at
+        stuck = still >= self.wish["request_timeout"]
+        cause = "%d requests run and %d wait at %s after %d s" % (
+            now.running,
+            now.waiting,
+            self.server.url,
+            self._waited(),
         )
-        return Look("hung" if stuck else "saturated", why, doing=self._load())
+        if stuck:
+            cause += ", and none has moved for %d s" % still
+        remedy = (
+            "stop it all the same, these requests are lost" if stuck else "raise the timeout, or stop it all the same"
+        )
+        verdict, code = ("hung", "hung") if stuck else ("saturated", "not_idle")
+        return Look(verdict, Diagnosis(code, cause, remedy), doing=self._load())
 
     def _look_down(self):
         state = self.container.state() if self.container else None

@@ -13,6 +13,7 @@ import ipaddress
 import re
 
 from ansible_collections.llmops.vllm.plugins.module_utils._engine_args import reserved_in
+from ansible_collections.llmops.vllm.plugins.module_utils._probe import CHECKS, TASK_CHECKS
 from ansible_collections.llmops.vllm.plugins.module_utils._release import device_requests
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import COMMIT
 
@@ -45,8 +46,14 @@ KEYS = {
     "log_max_files": (int, 5),
     "start_timeout": (int, 2400),
     "stop_timeout": (int, 60),
-    "probe_prompt": (str, "What is the capital of Japan?"),
+    "probe_prompt": (
+        str,
+        "日本の都道府県名をランダムに１つ回答してください。その都道府県名の魅力を3つ答えてください。",
+    ),
     "probe_max_tokens": (int, 32),
+    "probe_request_timeout": (int, 30),
+    "probe_grace": (int, 120),
+    "probe_checks": (list, []),
     "probe_expect_text": (str, ""),
 }
 MODEL_KEYS = {
@@ -57,7 +64,7 @@ MODEL_KEYS = {
     "weights": (str, "safetensors_only"),
 }
 WEIGHTS = ("safetensors_only", "any")
-TASKS = ("generate",)
+TASKS = tuple(TASK_CHECKS)
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]+\Z")
 CONTAINER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+\Z")
 API_KEY = re.compile(r"[!-~]+\Z")
@@ -209,6 +216,11 @@ def _value_problems(entry, given, where):
         problems.append("%s: port %d is not between 1 and 65535" % (where, entry["port"]))
     if entry["task"] not in TASKS:
         problems.append("%s: task '%s' is not one of %s" % (where, entry["task"], ", ".join(TASKS)))
+    problems += [
+        "%s: probe_checks has '%s', which is not one of %s" % (where, check, ", ".join(CHECKS))
+        for check in entry["probe_checks"]
+        if check not in CHECKS
+    ]
     listen = _ipv4(entry["listen"])
     if not listen:
         problems.append(

@@ -124,7 +124,12 @@ BROKEN = [
     ),
     ([one(port=0)], "deployment 'chat': port 0 is not between 1 and 65535"),
     ([one(port=65536)], "deployment 'chat': port 65536 is not between 1 and 65535"),
-    ([one(task="embed")], "deployment 'chat': task 'embed' is not one of generate"),
+    ([one(task="chat")], "deployment 'chat': task 'chat' is not one of generate, embed, score"),
+    (
+        [one(probe_checks=["http", "vibes"])],
+        "deployment 'chat': probe_checks has 'vibes', which is not one of http, models, template, chat, completion, "
+        "embeddings, score, metrics, progress",
+    ),
     ([one(gpus=0)], "deployment 'chat': gpus is 0: it takes all, none, a count, or a list of indices or UUIDs"),
     ([one(gpus="2")], "deployment 'chat': gpus is '2': it takes all, none, a count, or a list of indices or UUIDs"),
     ([one(gpus=[])], "deployment 'chat': gpus is []: it takes all, none, a count, or a list of indices or UUIDs"),
@@ -361,7 +366,7 @@ def load(path: str) -> Any:
 
 def test_the_defaults_are_those_of_the_role() -> None:
     defaults = load("vllm_server/defaults/main.yml")
-    no_variable = {"hosts", "model", "task"}
+    no_variable = {"hosts", "model"}
     # None: needed, or made of other keys, as the role's default is a template or empty.
     by_others = {"name", "container_name", "hostname", "image", "served_model_names"}
     assert {key for key, (_types, default) in KEYS.items() if default is None} == by_others | {"model"}

@@ -59,6 +59,7 @@ STAGES = [
     # until 0.15 and since
     (API + INFO + "vLLM API server version 0.10.1", "starting vLLM", None),
     (API + INFO + "vLLM server version 0.32.0, serving model /vllm/model", "starting vLLM", None),
+    (API + INFO + " ▄▄ ▄█ █     █     █ ▀▄▀ █  version 0.32.0", "starting vLLM", None),
     (
         OLD + "llm_engine.py:237] Initializing an LLM engine (v0.6.4) with config: model='/m'",
         "starting the engine",
@@ -112,6 +113,9 @@ def test_startup(log: str, phase: str, percent: int | None) -> None:
         (CORE + BAR.format(" 45") + "\n" + CORE + INFO + "torch.compile took 1 s\n", "compiling"),
         # the looks of the probe itself
         (API + INFO + 'one\n(APIServer pid=1) INFO:     127.0.0.1:4 - "GET /health HTTP/1.1" 200 OK\n', "one"),
+        # arguments, of which one can be the key
+        (API + INFO + "one\n" + API + INFO + "non-default args: {'api_key': ['sk-1']}\n", "one"),
+        (API + INFO + "one\n" + OLD + "api_server.py:153] args: Namespace(api_key='sk-1')\n", "one"),
         (API + INFO + "x" * 100, "x" * 89 + "…"),
         (API + INFO + "x" * 90, "x" * 90),
     ],

@@ -44,19 +44,19 @@ options:
     description: Whether to check the server's certificate when O(url) begins with C(https://).
     type: bool
     default: true
-    version_added: 0.3.0
+    version_added: 0.2.0
   ca_path:
     description: File with the certificates of the authorities to check the server's by, instead of the usual ones.
     type: path
-    version_added: 0.3.0
+    version_added: 0.2.0
   client_cert:
     description: File with the certificate, and unless O(client_key) is given the key, to show to the server.
     type: path
-    version_added: 0.3.0
+    version_added: 0.2.0
   client_key:
     description: File with the key of O(client_cert).
     type: path
-    version_added: 0.3.0
+    version_added: 0.2.0
   expect:
     description:
       - What the server has to be.
@@ -67,7 +67,7 @@ options:
     type: str
     choices: [ready, live, idle, down]
     default: ready
-    version_added: 0.3.0
+    version_added: 0.2.0
   model:
     description:
       - Name under which the model has to be served.
@@ -77,7 +77,7 @@ options:
     description:
       - What has to be behind the name - the end of the path or the repository that the server was started with.
     type: str
-    version_added: 0.3.0
+    version_added: 0.2.0
   task:
     description:
       - What the model does, and with that what it is asked by default. V(generate) is a chat question, V(embed) a text
@@ -85,7 +85,7 @@ options:
     type: str
     choices: [generate, embed, score]
     default: generate
-    version_added: 0.3.0
+    version_added: 0.2.0
   checks:
     description:
       - What a ready server has to pass, in this order. By default V(http), V(models), and the question of O(task).
@@ -99,12 +99,12 @@ options:
     type: list
     elements: str
     choices: [http, models, template, chat, completion, embeddings, score, metrics, progress]
-    version_added: 0.3.0
+    version_added: 0.2.0
   capabilities:
     description: Whether to measure what the model can do as well (RV(capabilities)). Costs a dozen short answers.
     type: bool
     default: false
-    version_added: 0.3.0
+    version_added: 0.2.0
   prompt:
     description: The question for the model.
     type: str
@@ -139,14 +139,14 @@ options:
         kernels and fill caches.
     type: int
     default: 120
-    version_added: 0.3.0
+    version_added: 0.2.0
   failures:
     description:
       - So many failed looks in a row, after O(grace), and the server counts as hung or failed before O(timeout).
       - Also so many restarts by Docker, and they are an endless loop.
     type: int
     default: 3
-    version_added: 0.3.0
+    version_added: 0.2.0
   progress_file:
     description: File for the line that the action plugin shows. Set by the action plugin.
     type: path

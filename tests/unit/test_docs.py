@@ -135,3 +135,13 @@ def test_the_summary_of_the_readme_has_the_lines_of_the_template():
 def test_the_default_image_is_the_same_everywhere():
     role = yaml.safe_load((PROJECT / "roles/vllm_image/defaults/main.yml").read_text())["vllm_image_name"]
     assert f"default('{role}')" in (PROJECT / "playbooks/tasks/catalogue.yml").read_text()
+
+
+def test_every_code_of_a_diagnosis_is_listed():
+    sources = [PROJECT / f"plugins/module_utils/{name}.py" for name in ("_diagnosis", "_probe")]
+    made = re.compile(r'(?:Rule|Diagnosis|_unmet)\(\s*"(\w+)",')
+    codes = {code for source in sources for code in made.findall(source.read_text())} - {"starting"}
+    page = (PROJECT / "docs/probes.md").read_text()
+    table = page[page.index("| codes |") : page.index("An engine that dies")]
+    listed = [code for row in table.strip().splitlines()[2:] for code in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(listed) == sorted(codes | {"hung", "not_idle", "unknown"})

@@ -120,6 +120,13 @@ _LOG_RULES = [
         "%(path)s is no model: there is no such folder in the container, or it has no config.json",
         "mount the folder of a whole snapshot there",
     ),
+    # A path that does not exist is taken for a repository.
+    Rule(
+        "model_missing",
+        r"Repo id must .*: '(?P<path>/[^']*)'",
+        "%(path)s is no model: there is no such folder in the container",
+        "mount the folder of a whole snapshot there",
+    ),
     Rule(
         "weights_missing",
         r"Cannot find any model weights with `(?P<path>[^`]*)`",

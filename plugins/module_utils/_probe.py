@@ -174,7 +174,7 @@ class Probe:
             self.container.stop()
             self.result["changed"] = True
             words += ", and it is stopped now"
-        return Diagnosis(why.code, why.cause, "%s (%s)" % (why.remedy, words), why.evidence)
+        return Diagnosis(why.code, why.cause, "%s; %s" % (why.remedy, words), why.evidence)
 
     def _not_listening(self, error):
         """Return the Look of a server whose port does not answer, though its container may run."""
@@ -197,7 +197,7 @@ class Probe:
             return Look("failed", why, counted=True)
         startup = _engine_log.Startup(log)
         self.result["startup"] = {"phase": startup.phase, "percent": startup.percent, "line": startup.line}
-        doing = str(startup) or "its log is empty"
+        doing = str(startup) or "nothing in its log yet"
         return Look("starting", Diagnosis("starting", "it starts", "wait"), doing=doing)
 
     # What is expected of it.

@@ -112,6 +112,23 @@ LOGS = {
         "/model is no model: there is no such folder in the container, or it has no config.json: "
         "mount the folder of a whole snapshot there",
     ),
+    "no such folder": (
+        [
+            API + "huggingface_hub.errors.HFValidationError: Repo id must use alphanumeric chars, '-', '_' or '.'. The "
+            "name cannot start or end with '-' or '.' and the maximum length is 96: '/nothing'."
+        ],
+        "model_missing",
+        "/nothing is no model: there is no such folder in the container: mount the folder of a whole snapshot there",
+    ),
+    "no such folder, deeper": (
+        [
+            API + "huggingface_hub.errors.HFValidationError: Repo id must be in the form 'repo_name' or "
+            "'namespace/repo_name': '/vllm/model/a'. Use `repo_type` argument if needed."
+        ],
+        "model_missing",
+        "/vllm/model/a is no model: there is no such folder in the container: "
+        "mount the folder of a whole snapshot there",
+    ),
     "weights missing": (
         engine_failure("RuntimeError: Cannot find any model weights with `/model`"),
         "weights_missing",

@@ -391,7 +391,7 @@ def test_a_restart_loop_is_stopped(may_stop: bool) -> None:
     box = Box(RESTARTING, KV_FAILURE, restarts=7)
     result = probe("http://127.0.0.1:1", box, may_stop=may_stop)
     assert (box.stopped, result["changed"], result["restart_loop"], result["restarts"]) == (may_stop, may_stop, True, 7)
-    assert "(Docker had started it again 7 times" in result["msg"]
+    assert "; Docker had started it again 7 times" in result["msg"]
     assert ("and it is stopped now" in result["msg"]) is may_stop
 
 

@@ -114,7 +114,9 @@ options:
     type: int
     default: 32
   expect_text:
-    description: Text that the answer has to contain, upper or lower case.
+    description:
+      - Text that the answer has to contain, upper or lower case.
+      - That of V(chat), or of V(completion) when V(chat) is not among O(checks).
     type: str
   container:
     description:

@@ -782,8 +782,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(sys.argv[1:] if argv is None else argv)
     double = make(args)
     asked = threading.Event()
+
+    def end(*_signal: Any) -> None:
+        asked.set()
+        if not double.ready.is_set():
+            os._exit(0)
+
     # As process 1 of a container it would not even notice the signal without a handler.
-    signal.signal(signal.SIGTERM, lambda *_: asked.set() if double.ready.is_set() else os._exit(0))
+    signal.signal(signal.SIGTERM, end)
     try:
         load(double, args)
     except StartError as error:

@@ -485,12 +485,12 @@ def _first_match(rules, lines):
 
 def _death_of_a_server(lines, end):
     """Return the Diagnosis of a server that was up."""
-    up = max(number for number, line in enumerate(lines) if _engine_log.READY.search(line))
+    up = max((number for number, line in enumerate(lines) if _engine_log.READY.search(line)), default=-1)
     died = [number for number, line in enumerate(lines) if number > up and _DEATH.search(line)]
     if not died:
         return _by_exit_code([], end)
     # The engine's own process prints its traceback before, between or after the server's lines about it.
-    around = lines[max(up, died[0] - 50) :]
+    around = lines[max(up + 1, died[0] - 50) :]
     known = _first_match([rule for rule in _LOG_RULES if rule.code.startswith("gpu_")], _suspects(around))
     if known:
         return known

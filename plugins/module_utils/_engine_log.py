@@ -12,12 +12,14 @@ import re
 # "(EngineCore pid=71) INFO 11-22 21:53:10 [core.py:93] text"; before 0.10 "INFO 05-12 12:11:25 core.py:93] text".
 _PREFIX = re.compile(r"^(?:\([^)]*\) ?)?(?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d (?:\[?[^\]\s]+\] ?)?)?")
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-# What vLLM itself does not take for an error.
-_CALM = re.compile(r"\b(?:DEBUG|INFO|WARNING) \d\d-\d\d \d\d:|^INFO: ")
+# What vLLM, Python and torch ("[rank0]:[W1122 21:53:13.1 socket.cpp:752] ...") do not take for an error themselves.
+_CALM = re.compile(r"\b(?:DEBUG|INFO|WARNING) \d\d-\d\d \d\d:|^INFO: |\b[A-Z]\w*Warning: |\bW\d{4} \d\d:\d\d:\d\d")
 # The answers to our own looks at the server are no news, and its arguments can hold a key (until 0.28).
 _NO_NEWS = re.compile(r'"(?:GET|POST) /|\bargs: ')
 # Application startup complete: uvicorn's, in all versions. The other: what it prints without lifespan messages.
 READY = re.compile(r"Application startup complete|Uvicorn running on ")
+# Only a server that is up prints these, for as long as it runs; the line above is soon too far back to be read.
+_SERVES = re.compile(r'HTTP/1\.[01]" \d{3}\b|Avg prompt throughput: ')
 
 # (phase, pattern), of which the last one that fits a line counts; the number is the percentage of tqdm's bar.
 _PHASES = [
@@ -66,7 +68,7 @@ def lines_of(log):
 
 def is_ready(log):
     """Return whether the server said that it is up."""
-    return bool(READY.search(log))
+    return bool(READY.search(log) or _SERVES.search(log))
 
 
 def kv_cache_tokens(log):

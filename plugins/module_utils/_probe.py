@@ -10,6 +10,7 @@ idle (no request is in it).
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _engine_log, _openai
@@ -218,8 +219,10 @@ class Probe:
         return asked or self._ready()
 
     def _look_idle(self):
-        if self._look_container():
-            return Look("down")
+        if self.container:
+            state = self.container.state()
+            if state is None or not state.running:
+                return Look("down")
         try:
             now = self._read_metrics()
             if now.known and not now.in_flight:
@@ -447,30 +450,33 @@ class Probe:
                 "pass the server's own (api_key or api_key_file)",
             )
             return Look("failed", why, final=True)
-        if status == 429 or (status == 503 and error.path.startswith("/v1/")):
-            why = Diagnosis(
-                "saturated", "%s takes no more requests (%d: %s)" % (where, status, error.message), _WAIT_OR_ADD
-            )
-            return Look("saturated", why, doing="it takes no more requests")
+        if status == 429 or (status == 503 and _TAKES_NO_MORE.search(error.message)):
+            return self._judge_rejection(where, error)
         if status >= 500:
             return self._judge_server_error(where, error)
         return Look("failed", self._refusal(where, error), final=check != "http", counted=True)
 
+    def _judge_rejection(self, where, error):
+        """A full queue is work as long as it moves."""
+        moving = self._is_moving()
+        if not moving and self._metrics is not None and self._metrics.in_flight:
+            return Look("hung", self._hung(self.wish["request_timeout"]), counted=True, doing=self._load())
+        cause = "%s takes no more requests (%d: %s)" % (where, error.status, error.message)
+        return Look("saturated", Diagnosis("saturated", cause, _WAIT_OR_ADD), doing="it takes no more requests")
+
     def _judge_server_error(self, where, error):
-        if "EngineCore" in error.message or error.path == "/health":
+        cause = "%s answers %d" % (where, error.status)
+        if "EngineCore" in error.message or error.path == "/health" or error.status == 503:
             self._was_dead, self._alive_since = True, None
-            why = Diagnosis(
-                "engine_died",
-                "%s answers %d, its engine has died" % (where, error.status)
-                if self.container
-                else "%s answers %d: its engine has died, or a proxy has no server for it" % (where, error.status),
-                "look at its log",
-            )
+            if self.container:
+                why = Diagnosis("engine_died", "%s, its engine has died" % cause, "look at its log")
+                return Look("failed", why, counted=True)
             # Behind a proxy it may be one that has yet to start.
-            return Look("failed" if self.container else "down", why, counted=bool(self.container))
-        why = Diagnosis(
-            "server_error", "%s answers %d: %s" % (where, error.status, error.message or "nothing"), "look at its log"
-        )
+            why = Diagnosis(
+                "engine_died", "%s: its engine has died, or a proxy has no server for it" % cause, "look at its log"
+            )
+            return Look("down", why)
+        why = Diagnosis("server_error", "%s: %s" % (cause, error.message or "nothing"), "look at its log")
         return Look("failed", why, counted=True)
 
     def _refusal(self, where, error):
@@ -608,6 +614,8 @@ class Probe:
         return able
 
 
+# What vLLM says since 0.29 when its queue is full (max_num_queued_reqs, max_num_queued_tokens).
+_TAKES_NO_MORE = re.compile(r"currently busy|backlog limit|try again later")
 _RESTART_IT = "restart it, and look at its log for what it did last"
 _WAIT_OR_ADD = "wait, raise request_timeout, or add servers"
 _TOOL = {

@@ -590,6 +590,14 @@ ENDS = [
     ),
     ([*UP, SERVED], ContainerEnd("exited", 143), "stopped", "it was stopped (exit code 143): "),
     ([*UP, SERVED], ContainerEnd("exited", 137), "killed", "it was killed from outside (exit code 137): look into the"),
+    # It served for so long that the log of its start is gone.
+    (
+        [CORE + "ValueError: of a request", *[SERVED] * 60, *death("RuntimeError: y")],
+        ContainerEnd("exited", 0),
+        "engine_died",
+        f"the engine died while it served (RuntimeError: y): {AGAIN}",
+    ),
+    ([API + INFO + "Engine 000: Avg prompt throughput: 0.0"], ContainerEnd("exited", 0), "stopped", "it was stopped"),
     # A start that no line explains.
     (BEFORE, ContainerEnd("exited", 137), "killed", "it was killed from outside (exit code 137): look into the kernel"),
     (

@@ -46,6 +46,12 @@ def test_plain(line: str, text: str) -> None:
         (OLD + "x.py:1] Error: no", True),
         (CORE + "ERROR 11-22 21:53:12 [core.py:1136] ValueError: x", False),
         ("ValueError: x", False),
+        ("/opt/torch/cuda/__init__.py:61: UserWarning: Can't initialize NVML", True),
+        (
+            "[W1122 21:53:13.5 socket.cpp:752] [c10d] failed to bind to [::]:29500 (errno: 98 - Address already in use)",
+            True,
+        ),
+        ("[rank0]:[W1122 21:53:13 ProcessGroupNCCL.cpp:1524] Warning: destroy_process_group() was not called", True),
     ],
 )
 def test_is_calm(line: str, calm: bool) -> None:
@@ -147,4 +153,6 @@ def test_kv_cache_tokens(log: str, tokens: int | None) -> None:
 
 def test_is_ready() -> None:
     assert is_ready("x\nINFO:     Application startup complete.\n")
+    assert is_ready('INFO:     127.0.0.1:4 - "POST /v1/chat/completions HTTP/1.1" 200 OK')
+    assert is_ready(INFO + "Engine 000: Avg prompt throughput: 0.0 tokens/s")
     assert not is_ready("INFO:     Waiting for application startup.\n")

@@ -159,6 +159,14 @@ SITUATIONS: dict[str, tuple[dict, dict, Box | None, dict, str, str]] = {
     ),
     "slow": ({"token_delay": 0.15}, {}, Box(), {"timeout": 0}, "saturated", "saturated"),
     "takes no more": ({}, {"http_status": 429}, None, {"timeout": 0}, "saturated", "saturated"),
+    "a proxy without a server": (
+        {},
+        {"http_status": 503},
+        None,
+        {"checks": ["models"], "timeout": 0},
+        "down",
+        "engine_died",
+    ),
     # It hangs.
     "hangs when asked": ({}, {"hang": True}, Box(), {}, "hung", "hung"),
     "hangs in its work": ({"token_delay": 0.01}, {"hang": True, "saturate": 3}, Box(), {}, "hung", "hung"),
@@ -324,6 +332,20 @@ def test_it_waits_for_better_times(expect: str, faults: dict, settings: dict, ve
     assert result["waited"] >= 0.2
 
 
+@pytest.mark.parametrize(("hang", "verdict"), [(False, "saturated"), (True, "hung")])
+def test_a_queue_that_is_full(hang: bool, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is work as long as it moves."""
+    words = "The engine is currently busy and cannot accept new requests. Please try again later"
+    with VllmDouble(token_delay=0.01, faults=Faults(saturate=2, hang=hang)) as double:
+
+        def generate(_server: Server, path: str, *_args: Any) -> None:
+            raise _probe.RequestFailed("status", path, words, status=503)
+
+        monkeypatch.setattr(Server, "generate", generate)
+        result = probe(double.url, Box(), timeout=0)
+    assert (result["verdict"], result["code"]) == (verdict, verdict)
+
+
 def test_failures_have_to_be_in_a_row() -> None:
     with VllmDouble(token_delay=0.01, max_num_seqs=2) as double:
         # Hung, saturated, hung, ready: never twice in a row.
@@ -406,6 +428,14 @@ def test_restarts_that_it_sees_are_a_loop(free_port: int) -> None:
     box = Fast(log_now=KV_FAILURE, restarts=100)
     result = probe(f"http://127.0.0.1:{free_port}", box)
     assert (result["code"], box.stopped, result["restarts"]) == ("kv_cache_too_small", True, 103)
+
+
+def test_a_server_that_died_after_long_service_is_no_loop() -> None:
+    """Though Docker has restarted it now and then for months, and the log of its start is gone."""
+    served = '(APIServer pid=1) INFO:     10.0.0.7:4 - "POST /v1/chat/completions HTTP/1.1" 200 OK\n'
+    box = Box({**RESTARTING, "ExitCode": 0}, served, restarts=30)
+    result = probe("http://127.0.0.1:1", box, timeout=0)
+    assert (result["verdict"], result["code"], box.stopped) == ("starting", "slow_start", False)
 
 
 def test_a_server_that_came_back_once_is_left_alone() -> None:

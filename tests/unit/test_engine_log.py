@@ -48,7 +48,7 @@ def test_plain(line: str, text: str) -> None:
         ("ValueError: x", False),
         ("/opt/torch/cuda/__init__.py:61: UserWarning: Can't initialize NVML", True),
         (
-            "[W1122 21:53:13.5 socket.cpp:752] [c10d] failed to bind to [::]:29500 (errno: 98 - Address already in use)",
+            "[W1122 21:53:13.5 socket.cpp:752] failed to bind to [::]:29500 (errno: 98 - Address already in use)",
             True,
         ),
         ("[rank0]:[W1122 21:53:13 ProcessGroupNCCL.cpp:1524] Warning: destroy_process_group() was not called", True),

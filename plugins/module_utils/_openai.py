@@ -34,7 +34,8 @@ class RequestFailed(Exception):
     """A request that was not answered as it should be.
 
     kind: refused (nobody listens, or the connection was reset before any answer), timeout,
-    broken (the answer broke off), status (not 200), garbage (no answer of a vLLM server), tls.
+    broken (the answer broke off), status (not 200), empty (no token), garbage (no answer of a
+    vLLM server), tls.
     status: of HTTP, or None. message: what the server or the library said. tokens: those that
     had come.
     """
@@ -206,7 +207,7 @@ class StreamedAnswer:
         """
         tokens = self.count()
         if self.first is None and not tokens:
-            raise RequestFailed("garbage", self.path, "an answer without a single token", status=200)
+            raise RequestFailed("empty", self.path, "an answer without a single token", status=200)
         # A token that is no text, such as the one that ends an answer, comes in no piece of its own.
         first = now if self.first is None else self.first
         generating = now - first

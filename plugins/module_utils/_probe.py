@@ -382,7 +382,7 @@ class Probe:
         listed, latency = self.server.get_json("/v1/models")
         cards = {entry.get("id"): entry for entry in listed.get("data") or [] if isinstance(entry, dict)}
         if not cards:
-            raise _Unmet("model_not_served", "%s serves no model" % self.server.url, "look at its log")
+            raise _unmet("model_not_served", "%s serves no model" % self.server.url, "look at its log")
         name = self.wish["model"] or next(iter(cards))
         if name not in cards:
             served = ", ".join(sorted(map(str, cards)))
@@ -441,6 +441,9 @@ class Probe:
         if error.kind == "broken":
             why = Diagnosis("broken", "%s broke off (%s)" % (where, error.message), "look at its log")
             return Look("failed", why, counted=True)
+        if error.kind == "empty":
+            why = Diagnosis("no_answer", "%s answered without a single token" % where, "look at its log")
+            return Look("failed", why, final=True)
         if error.kind == "garbage":
             return Look("failed", _not_vllm(where, error.message), final=True)
         if status in (401, 403):

@@ -103,7 +103,7 @@ def test_one_token_has_no_speed() -> None:
 def test_no_token_is_an_error(lines: list[str]) -> None:
     with pytest.raises(RequestFailed, match="^/v1/chat/completions: an answer without a single token$") as caught:
         answered(lines).measured(101.0)
-    assert caught.value.kind == "garbage"
+    assert caught.value.kind == "empty"
 
 
 def test_a_token_that_is_no_text_is_one() -> None:

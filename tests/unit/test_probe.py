@@ -145,7 +145,7 @@ SITUATIONS: dict[str, tuple[dict, dict, Box | None, dict, str, str]] = {
     "no vLLM": ({}, {"garbage": True}, None, {}, "failed", "not_vllm"),
     "nothing found": ({}, {"http_status": 404}, None, {}, "failed", "no_endpoint"),
     "always an error": ({}, {"http_status": 500}, None, {"checks": ["models"]}, "failed", "server_error"),
-    "not one token": ({}, {"no_tokens": True}, Box(), {}, "failed", "not_vllm"),
+    "not one token": ({}, {"no_tokens": True}, Box(), {}, "failed", "no_answer"),
     "broken off": ({}, {"cut_after": 2}, Box(), {}, "failed", "broken"),
     "no metrics": ({"log_stats": False}, {}, None, {"checks": ["metrics"]}, "failed", "no_metrics"),
     # It is busy.
@@ -247,6 +247,29 @@ def test_verdict(situation: str) -> None:
         diagnosis = result["diagnosis"]
         assert result["msg"] == f"{diagnosis['cause']}: {diagnosis['remedy']}"
         assert diagnosis["cause"] and diagnosis["remedy"] and "\n" not in result["msg"]
+
+
+@pytest.mark.parametrize("listed", [{"data": []}, {"data": None}, {}, {"data": ["x"]}])
+def test_no_model_is_served(serve: Any, listed: dict) -> None:
+    url = serve({"/health": (200, ""), "/v1/models": listed})
+    result = probe(url)
+    assert (result["verdict"], result["code"]) == ("failed", "model_not_served")
+    assert result["msg"] == f"{url} serves no model: look at its log"
+
+
+@pytest.mark.parametrize(
+    ("task", "path", "answer", "cause"),
+    [
+        ("embed", "/v1/embeddings", {"data": []}, "m answered without a vector"),
+        ("embed", "/v1/embeddings", {"data": [{"embedding": []}]}, "m answered without a vector"),
+        ("score", "/score", {"data": [{"score": None}]}, "m answered without a score"),
+        ("score", "/score", {}, "m answered without a score"),
+    ],
+)
+def test_answers_without_content(serve: Any, task: str, path: str, answer: dict, cause: str) -> None:
+    url = serve({"/health": (200, ""), "/v1/models": {"data": [{"id": "m"}]}, path: answer})
+    result = probe(url, task=task)
+    assert (result["code"], result["diagnosis"]["cause"]) == ("no_answer", cause)
 
 
 # Nobody listens: what -> (container, what is expected, verdict, code).

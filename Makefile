@@ -37,7 +37,9 @@ stop: setup ## stop the server of `make deploy`; deploy starts it again
 .PHONY: clean
 clean: setup ## take away everything that deploy and test made
 	@if docker version >/dev/null 2>&1; then \
-	    molecule destroy -s local_e2e >/dev/null 2>&1 || echo "clean: molecule destroy -s local_e2e failed"; \
+	    for scenario in local_e2e diagnosis; do \
+	        molecule destroy -s $$scenario >/dev/null 2>&1 || echo "clean: molecule destroy -s $$scenario failed"; \
+	    done; \
 	    for image in $$(docker image ls -q llmops-test-host | sort -u); do \
 	        docker ps -aq --filter ancestor=$$image | xargs -r docker rm --force --volumes >/dev/null; \
 	        docker rmi --force $$image >/dev/null; \
@@ -53,7 +55,7 @@ lint: setup ## static checks (under a minute)
 	@tools/lint.sh
 
 .PHONY: test-unit
-test-unit: setup ## unit tests (seconds)
+test-unit: setup ## unit tests (a minute)
 	@pytest -q tests/unit
 
 .PHONY: test-integration

@@ -270,3 +270,42 @@ def test_stop_stops_and_rollout_starts_again(host):
     started = playbook("rollout")
     assert started.returncode == 0, words(started)
     assert "Tokyo" in answer_of("smollm2-e2e")
+
+
+PRODUCT = """
+import torch
+from vllm.platforms import current_platform
+import llmops_vllm_cpu
+
+current_platform.import_kernels()
+torch.manual_seed(0)
+inputs, outputs, groups = 64, 32, 2
+codes = torch.randint(0, 16, (inputs, outputs))
+zeros = torch.randint(0, 16, (groups, outputs))
+scales = torch.rand(groups, outputs).to(torch.bfloat16)
+
+def packed(values):
+    shifted = values.reshape(values.shape[0], -1, 8) << torch.arange(0, 32, 4)
+    total = shifted.sum(-1)
+    return torch.where(total >= 2**31, total - 2**32, total).to(torch.int32)
+
+blocks = packed(codes).view(inputs, outputs // 16, 2).permute(1, 0, 2).reshape(outputs // 16, -1).contiguous()
+plain = ((codes.view(groups, -1, outputs) - zeros[:, None]) * scales[:, None].float()).view(inputs, outputs)
+x = torch.rand(5, inputs).to(torch.bfloat16)
+found = torch.empty(5, outputs, dtype=torch.bfloat16)
+llmops_vllm_cpu.gemm(x, blocks, found, scales, packed(zeros), None, 8, "vec")
+assert torch.equal(llmops_vllm_cpu.unpacked(blocks, scales, packed(zeros)), plain.t()), "unpacked"
+assert torch.allclose(found.float(), x.float() @ plain, rtol=0.02, atol=0.1), "product"
+if hasattr(torch.ops._C, "cpu_gemm_wna16"):
+    theirs = torch.empty_like(found)
+    torch.ops._C.cpu_gemm_wna16(x, blocks, theirs, scales, packed(zeros), None, 8, "vec")
+    assert torch.allclose(found.float(), theirs.float(), rtol=0.02, atol=0.2), "beside vLLM's own"
+print("as it should be")
+"""
+
+
+def test_4_bit_weights_without_avx512(host):
+    """The product of the image's plugin is that of the plain weights, and that of vLLM where vLLM has one."""
+    command = subprocess.list2cmdline(["docker", "run", "--rm", "-e", "HOME=/tmp", "--entrypoint", "python3"])
+    said = host.run(f"{command} llmops-vllm-cpu:e2e -c %s", PRODUCT)
+    assert said.rc == 0 and "as it should be" in said.stdout, said.stderr[-2000:]

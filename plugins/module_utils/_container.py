@@ -22,13 +22,16 @@ except ImportError:
 
 # A start prints a few hundred lines, the usage of an unknown option three hundred more.
 _LOG_LINES = 5000
+# A process can print before Docker has noted its start; Docker waits 0.1 s before it starts one again.
+_EARLY = 0.09
 
 
 class ContainerState:
     """One look at a container.
 
     running: bool; restarting: whether Docker is about to start it again; restarts: how often it
-    did; end: ContainerEnd; started: seconds since 1970 of the last run, or 0.
+    did; restart_policy: Docker's, as a dict; end: ContainerEnd; started: seconds since 1970 of the
+    last run, or 0.
     """
 
     def __init__(self, attrs):
@@ -36,6 +39,7 @@ class ContainerState:
         self.restarting = bool(state.get("Restarting"))
         self.running = bool(state.get("Running")) and not self.restarting
         self.restarts = attrs.get("RestartCount") or 0
+        self.restart_policy = host.get("RestartPolicy") or {"Name": "no"}
         self.started = _seconds(state.get("StartedAt") or "")
         self.end = ContainerEnd(
             status=state.get("Status") or "",
@@ -64,10 +68,16 @@ class Container:
         if not container:
             return ""
         try:
-            since = None if all_runs or not state.started else int(state.started)
+            since = None if all_runs or not state.started else state.started - _EARLY
             return container.logs(since=since, tail=lines).decode("utf-8", "replace")
         except docker.errors.APIError:
             return ""
+
+    def set_restart_policy(self, policy):
+        """Have Docker start it again, or not; policy: Docker's, such as {"Name": "no"}."""
+        container = self._get()
+        if container:
+            container.update(restart_policy=policy)
 
     def stop(self):
         """Stop it, and with that Docker's attempts to start it again."""
@@ -84,7 +94,8 @@ class Container:
 
 def _seconds(timestamp):
     """Return Docker's time, such as 2026-11-22T21:53:10.123456789Z, in seconds since 1970, or 0 for none."""
-    found = re.match(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)", timestamp)
+    found = re.match(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d+)?", timestamp)
     if not found or found.group(1) == "0001":
         return 0
-    return calendar.timegm(time.struct_time([int(part) for part in found.groups()] + [0, 0, 0]))
+    whole = calendar.timegm(time.struct_time([int(part) for part in found.groups()[:6]] + [0, 0, 0]))
+    return whole + float(found.group(7) or 0)

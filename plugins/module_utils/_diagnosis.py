@@ -23,6 +23,10 @@ _ERROR = re.compile(
 )
 # What pydantic puts behind a message: " [type=value_error, input_value=ArgsKwargs((), {...".
 _DUMP = re.compile(r" \[type=.*$")
+# Options whose values are secrets, as a wrong command line is repeated in the log.
+_SECRET = re.compile(r"(--?[\w-]*(?:token|key|password|secret)[ =]+)(?!-)\S+", re.IGNORECASE)
+# How vLLM names the process of an engine that a signal has ended: {'EngineCore_0': -9}.
+_SIGNAL = re.compile(r"Failed core proc\(s\): \{[^}]*: -(\d+)")
 # With these words a server that was up says that its engine has died.
 _DEATH = re.compile(
     r"EngineCore encountered a fatal error|EngineDeadError|AsyncLLM output_handler failed|AsyncEngineDeadError"
@@ -35,8 +39,8 @@ class Diagnosis:
     """What failed. code: a word for programs; cause and remedy: halves of one sentence; evidence: list of lines."""
 
     def __init__(self, code, cause, remedy, evidence=()):
-        self.code, self.cause, self.remedy = code, cause, remedy
-        self.evidence = [line[:_EVIDENCE_WIDTH] for line in evidence][:_EVIDENCE_LINES]
+        self.code, self.cause, self.remedy = code, _without_secrets(cause), remedy
+        self.evidence = [_without_secrets(line)[:_EVIDENCE_WIDTH] for line in evidence][:_EVIDENCE_LINES]
 
     def __str__(self):
         return "%s: %s" % (self.cause, self.remedy)
@@ -44,6 +48,10 @@ class Diagnosis:
     def as_dict(self):
         """Return it as a module returns it."""
         return {"code": self.code, "cause": self.cause, "remedy": self.remedy, "evidence": self.evidence}
+
+
+def _without_secrets(text):
+    return _SECRET.sub(r"\1***", text)
 
 
 class Rule:
@@ -65,8 +73,9 @@ class Rule:
 
 
 def _utilization(values):
-    """Return the largest gpu_memory_utilization that the free memory allows, in whole percent."""
-    return {"fits": "%.2f" % (int(100 * float(values["free"]) / float(values["total"])) / 100.0)}
+    """Return the way out: with the largest gpu_memory_utilization that the free memory allows, in whole percent."""
+    percent = int(100 * float(values["free"]) / float(values["total"]))
+    return {"or_less": ", or set gpu_memory_utilization to %.2f or less" % (percent / 100.0) if percent else ""}
 
 
 def _context(values):
@@ -219,7 +228,7 @@ _LOG_RULES = [
         r"Free memory on device (?P<device>\S+ )?\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup is less than "
         r"desired GPU memory utilization \((?P<given>[\d.]+), (?P<wanted>[\d.]+) GiB\)",
         "%(free)s of the GPU's %(total)s GiB are free, and gpu_memory_utilization %(given)s wants %(wanted)s GiB",
-        "stop what else uses the GPU (nvidia-smi names it), or set gpu_memory_utilization to %(fits)s or less",
+        "stop what else uses the GPU (nvidia-smi names it)%(or_less)s",
         _utilization,
     ),
     Rule(
@@ -320,9 +329,15 @@ _LOG_RULES = [
         "choose another port, or stop what holds it",
     ),
     Rule(
+        "cpu_without_avx512",
+        r"has no attribute 'cpu_gemm_wna16'",
+        "this processor has no AVX-512, which vLLM needs for 4-bit weights on a CPU",
+        "use the image that vllm_image builds (source: wheels), weights of 16 bits, or another processor",
+    ),
+    Rule(
         "hub_wanted",
         r"OfflineModeIsEnabled|gated repo|GatedRepoError|LocalEntryNotFoundError|RepositoryNotFoundError"
-        r"|Cannot access gated repo|outgoing traffic has been disabled",
+        r"|Cannot access gated repo|outgoing traffic has been disabled|HfHubHTTPError|40[13] Client Error",
         "the server tried to fetch something from the Hub, which it may not",
         "bring every model that engine_args name as a snapshot, and name it by its path",
     ),
@@ -478,8 +493,7 @@ def _first_match(rules, lines):
         for rule in rules:
             found = rule.match(_DUMP.sub("", line))
             if found:
-                found.evidence = [_DUMP.sub("", line)[:_EVIDENCE_WIDTH]]
-                return found
+                return Diagnosis(found.code, found.cause, found.remedy, [_DUMP.sub("", line)])
     return None
 
 
@@ -488,10 +502,12 @@ def _death_of_a_server(lines, end):
     up = max((number for number, line in enumerate(lines) if _engine_log.READY.search(line)), default=-1)
     died = [number for number, line in enumerate(lines) if number > up and _DEATH.search(line)]
     if not died:
-        return _by_exit_code([], end)
+        # What a server that was only stopped has printed is no cause.
+        tail = [] if end.exit_code in _QUIET_ENDS else lines[up + 1 :]
+        return _first_match(_DEATH_RULES, _suspects(tail)) or _by_exit_code(tail, end)
     # The engine's own process prints its traceback before, between or after the server's lines about it.
     around = lines[max(up + 1, died[0] - 50) :]
-    known = _first_match([rule for rule in _LOG_RULES if rule.code.startswith("gpu_")], _suspects(around))
+    known = _first_match(_DEATH_RULES, _suspects(around))
     if known:
         return known
     causes = [line for line in _causes(around) if not _DEATH.search(line)]
@@ -502,6 +518,12 @@ def _death_of_a_server(lines, end):
         "start the server again; if it comes back, look at the kernel's log (dmesg) and the GPU",
         (causes + [first_words])[:_EVIDENCE_LINES],
     )
+
+
+# Exit codes of a container that was stopped or killed.
+_QUIET_ENDS = (0, 130, 137, 143)
+# What can also end a server that has been up.
+_DEATH_RULES = [rule for rule in _LOG_RULES if rule.code.startswith(("gpu_", "cpu_"))]
 
 
 def _killed_for_memory(end, was_ready):
@@ -521,6 +543,16 @@ def _by_exit_code(lines, end):
     """Return the Diagnosis of an end that no line explains."""
     words = _causes(lines)
     code = end.exit_code
+    signal = next((int(found.group(1)) for found in map(_SIGNAL.search, lines) if found), 0)
+    if not words and signal == 9:
+        return Diagnosis(
+            "killed",
+            "a process of its engine was killed (signal 9)",
+            "look into the kernel's log (dmesg): most often the host's memory was used up",
+            [_engine_log.plain(line) for line in lines if _SIGNAL.search(line)],
+        )
+    if not words and signal in (4, 11):
+        code = 128 + signal
     if not words and code in (0, 130, 143):
         return Diagnosis(
             "stopped",
@@ -539,7 +571,7 @@ def _by_exit_code(lines, end):
             "it crashed (exit code %d, %s)" % (code, "illegal instruction" if code == 132 else "segmentation fault"),
             "use an image that was built for this processor" if code == 132 else "use another version's image",
         )
-    last = [line for line in map(_engine_log.plain, lines) if line][-_EVIDENCE_LINES:]
+    last = [line for line in map(_engine_log.plain, lines) if line and not _POINTER.search(line)][-_EVIDENCE_LINES:]
     line = words[0] if words else (last[-1] if last else "")
     return _unknown(
         "it ended with exit code %d: %s" % (code, line) if line else "it ended with exit code %d and no word" % code,

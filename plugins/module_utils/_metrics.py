@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 # name{label="value",...} number [timestamp]
-_SAMPLE = re.compile(r"^(vllm:\w+)(?:\{.*\})? (\S+)(?: -?\d+)?$")
+_SAMPLE = re.compile(r"^(vllm:\w+)(\{.*\})? (\S+)(?: -?\d+)?$")
+# Of several engines behind one port (data parallel) each counts for itself.
+_ENGINE = re.compile(r'[{,]engine="([^"]*)"')
 # V0 had a third state; its number is one of waiting.
 _RUNNING, _WAITING = ("vllm:num_requests_running",), ("vllm:num_requests_waiting", "vllm:num_requests_swapped")
 # Until 0.10.2, and since 0.9.2.
@@ -24,31 +27,60 @@ _PROGRESS = (
 class Metrics:
     """One look at /metrics, summed over engines.
 
-    running, waiting: requests; kv_cache_usage: fraction of the KV cache in use, or None; work: a
-    number that grows with every step of the engine.
+    running, waiting: requests; kv_cache_usage: fraction of the KV cache in use, or None; engines:
+    {name: (requests in it, a number that grows with every step of it)}.
     known is False when the server counts nothing (started with disable_log_stats).
     """
 
     def __init__(self, text):
-        sums, counts = {}, {}
+        sums, counts, by_engine = {}, {}, {}
         for line in text.splitlines():
             sample = _SAMPLE.match(line)
             if not sample:
                 continue
-            name = sample.group(1)
+            name, labels, number = sample.groups()
             try:
-                sums[name] = sums.get(name, 0.0) + float(sample.group(2))
+                value = float(number)
             except ValueError:
                 continue
+            if not math.isfinite(value):
+                continue
+            sums[name] = sums.get(name, 0.0) + value
             counts[name] = counts.get(name, 0) + 1
+            engine = _ENGINE.search(labels or "")
+            of_engine = by_engine.setdefault(engine.group(1) if engine else "", {})
+            of_engine[name] = of_engine.get(name, 0.0) + value
         self.known = _RUNNING[0] in sums
-        self.running = int(sum(sums.get(name, 0) for name in _RUNNING))
-        self.waiting = int(sum(sums.get(name, 0) for name in _WAITING))
-        self.work = sum(sums.get(name, 0) for name in _PROGRESS)
+        self.running = int(_sum(sums, _RUNNING))
+        self.waiting = int(_sum(sums, _WAITING))
         usages = [sums[name] / counts[name] for name in _KV_USAGE if name in sums]
         self.kv_cache_usage = round(usages[0], 4) if usages else None
+        self.engines = {
+            name: (int(_sum(values, _RUNNING + _WAITING)), _sum(values, _PROGRESS))
+            for name, values in by_engine.items()
+        }
 
     @property
     def in_flight(self):
         """Requests that are in the server."""
         return self.running + self.waiting
+
+    @property
+    def work(self):
+        """A number that grows when any engine does something."""
+        return sum(work for dummy, work in self.engines.values())
+
+    def is_stuck_since(self, before):
+        """Return whether an engine has had requests since an earlier look and has done nothing for them.
+
+        Where none was in the server then, those that came since stand still when nothing at all has moved.
+        """
+        for name, (requests, work) in self.engines.items():
+            had, did = before.engines.get(name, (0, 0.0))
+            if requests and work == did and (had or (not before.in_flight and self.work == before.work)):
+                return True
+        return False
+
+
+def _sum(values, names):
+    return sum(values.get(name, 0) for name in names)

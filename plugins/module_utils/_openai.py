@@ -12,6 +12,7 @@ import warnings
 
 try:
     import requests
+    import urllib3
 
     REQUESTS_ERROR = None
 except ImportError:
@@ -23,6 +24,9 @@ _SYSTEM_WORDS = re.compile(
     r"\[Errno -?\d+\] ([^'\")]+)|\(\d+, '(?:\[SSL: \w+\] )?([^'(]+)|RemoteDisconnected\('([^']+)'"
 )
 
+# No answer that a probe asks for comes near it.
+_MOST_BYTES = 64 << 20
+
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 
@@ -33,9 +37,9 @@ class BadAddress(Exception):
 class RequestFailed(Exception):
     """A request that was not answered as it should be.
 
-    kind: refused (nobody listens, or the connection was reset before any answer), timeout,
-    broken (the answer broke off), status (not 200), empty (no token), garbage (no answer of a
-    vLLM server), tls.
+    kind: refused (nobody listens), reset (the connection ended before any answer), unreachable (no
+    such host, no way to it, or no connection in time), timeout, broken (the answer broke off),
+    status (not 200), empty (no token), garbage (no answer of a vLLM server), tls.
     status: of HTTP, or None. message: what the server or the library said. tokens: those that
     had come.
     """
@@ -70,8 +74,17 @@ class Server:
     def get(self, path):
         """Return (the text at path, seconds that it took); raise RequestFailed."""
         started = time.monotonic()
-        with self._request("GET", path, self.timeout) as response:
-            return _text(response, path), time.monotonic() - started
+        with self._get(path) as response:
+            return _text(response, path, started + self.timeout), time.monotonic() - started
+
+    def _get(self, path):
+        try:
+            return self._request("GET", path, self.timeout)
+        except RequestFailed as error:
+            if error.kind != "reset":
+                raise
+            # The server may just have closed a connection that was kept from the request before.
+            return self._request("GET", path, self.timeout)
 
     def get_json(self, path):
         """Return (the JSON document at path, seconds that it took); raise RequestFailed."""
@@ -81,8 +94,9 @@ class Server:
     def post(self, path, body, timeout=None):
         """Return (the JSON document that answers body, seconds that it took); raise RequestFailed."""
         started = time.monotonic()
-        with self._request("POST", path, timeout or self.timeout, body) as response:
-            return _document(_text(response, path), path), time.monotonic() - started
+        limit = timeout or self.timeout
+        with self._request("POST", path, limit, body) as response:
+            return _document(_text(response, path, started + limit), path), time.monotonic() - started
 
     def generate(self, path, body, timeout):
         """Have an answer streamed and measure it; return StreamedAnswer.measured(); raise RequestFailed."""
@@ -103,8 +117,7 @@ class Server:
                     answer.feed(line.decode("utf-8", "replace"), now)
                     line = b""
             except requests.RequestException as error:
-                kind = "timeout" if "timed out" in str(error) else "broken"
-                raise RequestFailed(kind, path, _reason(error), tokens=answer.count()) from error
+                raise RequestFailed(_kind_of_end(error), path, _reason(error), tokens=answer.count()) from error
         return answer.measured(time.monotonic())
 
     def _request(self, method, path, timeout, body=None):
@@ -116,27 +129,58 @@ class Server:
         except requests.exceptions.SSLError as error:
             raise RequestFailed("tls", path, _reason(error)) from error
         except requests.exceptions.ConnectTimeout as error:
-            raise RequestFailed("refused", path, "no connection within %g s" % timeout) from error
+            raise RequestFailed("unreachable", path, "no connection within %g s" % timeout) from error
         except requests.exceptions.Timeout as error:
             raise RequestFailed("timeout", path, "no answer within %g s" % timeout) from error
+        except requests.exceptions.InvalidURL as error:
+            raise BadAddress("'%s' is no address of a server: %s" % (self.url, error)) from error
         except requests.RequestException as error:
-            raise RequestFailed("refused", path, _reason(error)) from error
+            raise RequestFailed(_kind_of(error), path, _reason(error)) from error
         except OSError as error:
             # requests says so of certificates that are not there.
             raise BadAddress("%s: correct validate_certs, ca_path or client_cert" % error) from error
         if response.status_code != 200:
             with response:
-                message = error_message(_text(response, path))
+                message = error_message(_text(response, path, time.monotonic() + timeout))
             raise RequestFailed("status", path, message, status=response.status_code)
         return response
 
 
-def _text(response, path):
+def _kind_of(error):
+    """Return the kind of a connection that failed; what happened stands only in its words."""
+    words = str(error)
+    if "refused" in words:
+        return "refused"
+    return "reset" if "Connection aborted" in words or "reset by peer" in words else "unreachable"
+
+
+def _kind_of_end(error):
+    """Return the kind of an answer that had begun and did not come whole."""
+    return "timeout" if "timed out" in str(error) else "broken"
+
+
+def _text(response, path, deadline):
+    pieces, size = [], 0
     try:
-        return response.content.decode("utf-8", "replace")
-    except requests.RequestException as error:
-        kind = "timeout" if "timed out" in str(error) else "broken"
-        raise RequestFailed(kind, path, _reason(error), status=response.status_code) from error
+        for piece in _pieces(response):
+            pieces.append(piece)
+            size += len(piece)
+            if size > _MOST_BYTES:
+                raise RequestFailed("garbage", path, "more than %d MiB" % (_MOST_BYTES >> 20), response.status_code)
+            if time.monotonic() > deadline:
+                raise RequestFailed("timeout", path, "no end of the answer in time", response.status_code)
+        return b"".join(pieces).decode("utf-8", "replace")
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise RequestFailed(_kind_of_end(error), path, _reason(error), status=response.status_code) from error
+
+
+def _pieces(response):
+    """Return the body piece by piece as it comes; iter_content would wait until a piece is full."""
+    read = getattr(response.raw, "read1", None)
+    if read is None:
+        # urllib3 before 2.1.
+        return response.iter_content(1024)
+    return iter(lambda: read(65536, decode_content=True), b"")
 
 
 def _document(text, path):
@@ -166,6 +210,8 @@ class StreamedAnswer:
         self.text = ""
         self.tokens = 0
         self.chunks = 0
+        # Whether the server said that this is the whole answer.
+        self.ended = False
 
     def feed(self, line, now):
         """Take one line of the stream, which came at now (seconds of the monotonic clock)."""
@@ -173,6 +219,7 @@ class StreamedAnswer:
             return
         data = line[len("data:") :].strip()
         if data == "[DONE]":
+            self.ended = True
             return
         try:
             event = json.loads(data)
@@ -182,24 +229,29 @@ class StreamedAnswer:
             raise RequestFailed("garbage", self.path, "no JSON document but '%s'" % data[:80], status=200)
         if event.get("error"):
             raise RequestFailed("broken", self.path, error_message(data), status=200, tokens=self.count())
-        if event.get("usage"):
-            self.tokens = event["usage"].get("completion_tokens", 0)
-        for choice in event.get("choices") or []:
-            delta = choice.get("delta") or {}
+        usage, choices = event.get("usage") or {}, event.get("choices") or []
+        deltas = [choice.get("delta") or {} if isinstance(choice, dict) else None for choice in choices]
+        if not isinstance(usage, dict) or not all(isinstance(delta, dict) for delta in deltas):
+            raise RequestFailed("garbage", self.path, "no answer of vLLM but '%s'" % data[:80], status=200)
+        self.tokens = usage.get("completion_tokens") or self.tokens
+        for choice, delta in zip(choices, deltas):
+            if choice.get("finish_reason") == "abort":
+                raise RequestFailed("broken", self.path, "the server gave the request up", 200, self.count())
+            self.ended = self.ended or bool(choice.get("finish_reason"))
             content = delta.get("content") or choice.get("text")
             # Reasoning models put their first tokens there and may leave the content empty.
             if content or delta.get("reasoning_content") or delta.get("reasoning") or delta.get("tool_calls"):
                 if self.first is None:
                     self.first = now
                 self.chunks += 1
-                self.text += content or ""
+                self.text += content if isinstance(content, str) else ""
 
     def count(self):
         """Return how many tokens have come, as far as it is known."""
         return self.tokens or self.chunks
 
     def measured(self, now):
-        """Return the answer as a dict; raise RequestFailed when no token came.
+        """Return the answer as a dict; raise RequestFailed when no token came, or not the last one.
 
         text; tokens (as the server counts them, else pieces of the stream); chunks (pieces); ttft
         and latency (seconds from the request to the first token and to the end);
@@ -208,6 +260,8 @@ class StreamedAnswer:
         tokens = self.count()
         if self.first is None and not tokens:
             raise RequestFailed("empty", self.path, "an answer without a single token", status=200)
+        if not self.ended:
+            raise RequestFailed("broken", self.path, "it ended in the middle of the answer", status=200, tokens=tokens)
         # A token that is no text, such as the one that ends an answer, comes in no piece of its own.
         first = now if self.first is None else self.first
         generating = now - first

@@ -36,6 +36,12 @@ class ProbeFailed(Exception):
         self.diagnosis = diagnosis
 
 
+def not_looked(error):
+    """Return the result of a probe that could not even look."""
+    why = Diagnosis("no_look", str(error), "correct it, and look again")
+    return {"verdict": "unknown", "checks": {}, "diagnosis": why.as_dict()}
+
+
 class Look:
     """What one look at the server saw.
 
@@ -83,17 +89,25 @@ class Probe:
         self._was_dead = False
         self._alive_since = None
         self._metrics = None
-        self._last_work, self._moved_at = None, 0.0
+        self._moved = None, 0.0
+        self._resets = 0
+        # What Docker is to do again with a container that has served after all.
+        self._restart_policy = None
 
     def run(self):
         """Return result once the server is as expected; raise ProbeFailed when it will not be, or not in time."""
         self._began = time.monotonic()
         failures = 0
         while True:
+            # What an earlier look has seen is no news of this one.
+            self.result["checks"] = {}
+            for name in ("running", "waiting", "kv_cache_usage", "startup"):
+                self.result.pop(name, None)
             look = self._looks[self.wish["expect"]]()
             self.doing = look.doing
             self.result.update(verdict=look.verdict, waited=round(self._waited(), 2))
             if look.diagnosis is None:
+                self._have_restarts_again()
                 break
             failures = failures + 1 if look.counted and not self._in_grace() else 0
             if look.final or failures >= self.wish["failures"]:
@@ -106,7 +120,9 @@ class Probe:
             try:
                 self.result["capabilities"] = self._capabilities()
             except RequestFailed as error:
-                raise ProbeFailed(self._judge("capabilities", error).diagnosis) from error
+                look = self._judge("capabilities", error)
+                self.result["verdict"] = look.verdict
+                raise ProbeFailed(look.diagnosis) from error
         return self.result
 
     def line(self):
@@ -123,7 +139,12 @@ class Probe:
     def _late(self, look):
         """Return the Diagnosis of a server that was not as expected in time."""
         waited = round(self._waited())
-        if look.verdict == "starting":
+        if look.diagnosis.code == "starting":
+            if self.result.get("restarts"):
+                # The runs before this one may have said what is wrong with all of them.
+                why = diagnose(self.container.log(self._state, all_runs=True), ContainerEnd())
+                if why.code != "unknown":
+                    return self._named(why)
             return Diagnosis(
                 "slow_start",
                 "%s was not up after %d s (%s)" % (self.server.url, waited, look.doing),
@@ -148,34 +169,53 @@ class Probe:
         if self._first_restarts is None:
             self._first_restarts = state.restarts
         self.result["restarts"] = state.restarts
-        if state.running and state.restarts - self._first_restarts < self.wish["failures"]:
+        if state.running:
+            if state.restarts - self._first_restarts >= self.wish["failures"]:
+                self._end_restarts(state)
             return None
-        # The run that goes on again says nothing yet of why the others ended.
-        log = self.container.log(state, all_runs=state.running)
-        why = diagnose(log, ContainerEnd() if state.running else state.end)
-        if state.running or state.restarting:
-            if not self._is_loop(state, log):
+        why = diagnose(self.container.log(state), state.end)
+        if state.restarting:
+            if not self._is_loop(state):
                 again = "restarting after exit code %d" % state.end.exit_code
-                return Look("starting", why, doing=again)
-            why = self._stop_loop(state, why)
-        why.cause = "the container '%s' %s" % (self.container.name, _of_a_container(why.cause))
+                # Docker does not start again what somebody has stopped: this one ended by itself.
+                return Look("starting", _STARTS if why.code in ("stopped", "unknown") else self._named(why), doing=again)
+            self.result["restart_loop"] = True
+            if self.may_stop:
+                self.container.stop()
+                self.result["changed"] = True
+        why = self._named(why)
+        if self.result.get("restart_loop"):
+            done = ", and it is stopped now" if self.result["changed"] else ""
+            why.remedy += "; Docker had started it again %d times%s" % (state.restarts, done)
         verdict = "down" if why.code == "stopped" else "failed"
         return Look(verdict, why, final=True)
 
-    def _is_loop(self, state, log):
+    def _named(self, why):
+        """Return the Diagnosis of the container's end, as one of this container."""
+        why.cause = "the container '%s' %s" % (self.container.name, _of_a_container(why.cause))
+        return why
+
+    def _is_loop(self, state):
         """Return whether Docker starts again and again what cannot run. One restart can be a recovery."""
         if state.restarts - self._first_restarts >= self.wish["failures"]:
             return True
-        return state.restarts >= self.wish["failures"] and not _engine_log.is_ready(log)
+        if state.restarts < self.wish["failures"]:
+            return False
+        # Docker counts restarts for as long as the container exists: old ones may be recoveries of one that serves.
+        return not _engine_log.is_ready(self.container.log(state, all_runs=True))
 
-    def _stop_loop(self, state, why):
-        self.result["restart_loop"] = True
-        words = "Docker had started it again %d times" % state.restarts
-        if self.may_stop:
-            self.container.stop()
-            self.result["changed"] = True
-            words += ", and it is stopped now"
-        return Diagnosis(why.code, why.cause, "%s; %s" % (why.remedy, words), why.evidence)
+    def _end_restarts(self, state):
+        """Have the run that goes on be the last one: its exit code and its log tell what is wrong with all of them."""
+        if not self.result.get("restart_loop"):
+            self.result["restart_loop"] = True
+            if self.may_stop:
+                self._restart_policy = state.restart_policy
+                self.container.set_restart_policy({"Name": "no"})
+                self.result["changed"] = True
+
+    def _have_restarts_again(self):
+        if self._restart_policy:
+            self.container.set_restart_policy(self._restart_policy)
 
     def _not_listening(self, error):
         """Return the Look of a server whose port does not answer, though its container may run."""
@@ -199,7 +239,7 @@ class Probe:
         startup = _engine_log.Startup(log)
         self.result["startup"] = {"phase": startup.phase, "percent": startup.percent, "line": startup.line}
         doing = str(startup) or "nothing in its log yet"
-        return Look("starting", Diagnosis("starting", "it starts", "wait"), doing=doing)
+        return Look("starting", _STARTS, doing=doing)
 
     # What is expected of it.
 
@@ -211,7 +251,7 @@ class Probe:
         ended = self._look_container() or self._run_checks(["http"])
         if ended:
             return ended
-        if self._is_moving():
+        if self._movement() == "moving":
             return Look("saturated", doing=self._load())
         asked = self._run_checks(self._checks(), max_tokens=1)
         if asked and asked.verdict == "saturated":
@@ -220,7 +260,7 @@ class Probe:
 
     def _look_idle(self):
         if self.container:
-            state = self.container.state()
+            state = self._state = self.container.state()
             if state is None or not state.running:
                 return Look("down")
         try:
@@ -230,9 +270,12 @@ class Probe:
                 time.sleep(_MOVE_INTERVAL)
                 now = self._read_metrics()
         except RequestFailed as error:
-            if error.kind == "refused":
+            # Docker's proxy takes connections for a container in which nobody listens, and resets them.
+            self._resets = self._resets + 1 if error.kind == "reset" else 0
+            if error.kind == "refused" or self._resets >= self.wish["failures"]:
                 return Look("down")
             return self._judge("metrics", error)
+        self._resets = 0
         if not now.known:
             why = Diagnosis(
                 "no_metrics",
@@ -242,9 +285,10 @@ class Probe:
             return Look("failed", why, final=True)
         if not now.in_flight:
             return Look("idle")
-        if now.work != self._last_work:
-            self._last_work, self._moved_at = now.work, time.monotonic()
-        still = time.monotonic() - self._moved_at
+        before, since = self._moved
+        if before is None or not now.is_stuck_since(before):
+            self._moved = now, time.monotonic()
+        still = time.monotonic() - self._moved[1]
         stuck = still >= self.wish["request_timeout"]
         cause = "%d requests run and %d wait at %s after %d s" % (
             now.running,
@@ -262,7 +306,9 @@ class Probe:
 
     def _look_down(self):
         state = self.container.state() if self.container else None
-        answers = "the container '%s' runs" % self.container.name if state and state.running else ""
+        answers = ""
+        if state and (state.running or state.restarting):
+            answers = "the container '%s' %s" % (self.container.name, "runs" if state.running else "restarts")
         if not answers:
             try:
                 self.server.get("/health")
@@ -270,7 +316,8 @@ class Probe:
             except RequestFailed as error:
                 if error.kind == "refused":
                     return Look("down")
-                answers = "somebody answers at %s (%s)" % (self.server.url, error.message)
+                what = "nobody can tell who is" if error.kind == "unreachable" else "somebody is"
+                answers = "%s at %s (%s)" % (what, self.server.url, error.message)
         why = Diagnosis("still_up", "after %d s %s" % (self._waited(), answers), "stop it, or raise the timeout")
         return Look("failed", why, doing=answers)
 
@@ -354,13 +401,7 @@ class Probe:
 
     def _check_metrics(self, dummy):
         started = time.monotonic()
-        metrics = self._read_metrics()
-        if not metrics.known:
-            raise _unmet(
-                "no_metrics",
-                "%s/metrics does not count requests" % self.server.url,
-                "start the server without disable_log_stats",
-            )
+        metrics = self._counted()
         return {
             "latency": round(time.monotonic() - started, 4),
             "running": metrics.running,
@@ -368,24 +409,35 @@ class Probe:
             "kv_cache_usage": metrics.kv_cache_usage,
         }
 
+    def _counted(self):
+        """Return the Metrics of a server that counts."""
+        metrics = self._read_metrics()
+        if not metrics.known:
+            raise _unmet(
+                "no_metrics",
+                "%s/metrics does not count requests" % self.server.url,
+                "start the server without disable_log_stats",
+            )
+        return metrics
+
     def _check_progress(self, dummy):
         started = time.monotonic()
-        moving = self._is_moving()
-        metrics = self._metrics
-        if metrics is not None and metrics.in_flight and not moving:
+        first = self._counted()
+        movement = self._movement(first)
+        if movement == "still":
             why = self._hung(time.monotonic() - started)
             raise _Unmet(Look("hung", why, counted=True, doing=self._load()))
-        return {"latency": round(time.monotonic() - started, 4), "moving": moving}
+        return {"latency": round(time.monotonic() - started, 4), "moving": movement == "moving"}
 
     def _model_card(self):
         """Return (name, what the server lists of it, seconds)."""
         listed, latency = self.server.get_json("/v1/models")
-        cards = {entry.get("id"): entry for entry in listed.get("data") or [] if isinstance(entry, dict)}
+        cards = {str(entry.get("id")): entry for entry in listed.get("data") or [] if isinstance(entry, dict)}
         if not cards:
             raise _unmet("model_not_served", "%s serves no model" % self.server.url, "look at its log")
         name = self.wish["model"] or next(iter(cards))
         if name not in cards:
-            served = ", ".join(sorted(map(str, cards)))
+            served = ", ".join(sorted(cards))
             raise _unmet(
                 "model_not_served",
                 "%s serves %s, not %s" % (self.server.url, served, name),
@@ -429,7 +481,7 @@ class Probe:
         """Return the Look of a server that did not answer a check as it should."""
         where = self.server.url + error.path
         status = error.status
-        if error.kind == "refused":
+        if error.kind in ("refused", "reset", "unreachable"):
             return self._not_listening(error)
         if error.kind == "tls":
             why = Diagnosis(
@@ -461,18 +513,20 @@ class Probe:
 
     def _judge_rejection(self, where, error):
         """A full queue is work as long as it moves."""
-        moving = self._is_moving()
-        if not moving and self._metrics is not None and self._metrics.in_flight:
+        if self._movement() == "still":
             return Look("hung", self._hung(self.wish["request_timeout"]), counted=True, doing=self._load())
         cause = "%s takes no more requests (%d: %s)" % (where, error.status, error.message)
         return Look("saturated", Diagnosis("saturated", cause, _WAIT_OR_ADD), doing="it takes no more requests")
 
     def _judge_server_error(self, where, error):
         cause = "%s answers %d" % (where, error.status)
-        if "EngineCore" in error.message or error.path == "/health" or error.status == 503:
+        if "EngineCore" in error.message or error.path == "/health" or error.status in (502, 503, 504):
             self._was_dead, self._alive_since = True, None
             if self.container:
-                why = Diagnosis("engine_died", "%s, its engine has died" % cause, "look at its log")
+                # The container ends some seconds after its engine; the log knows already why.
+                why = diagnose(self.container.log(self._state), ContainerEnd(exit_code=0))
+                if why.code == "stopped":
+                    why = Diagnosis("engine_died", "%s, its engine has died" % cause, "look at its log")
                 return Look("failed", why, counted=True)
             # Behind a proxy it may be one that has yet to start.
             why = Diagnosis(
@@ -508,6 +562,13 @@ class Probe:
 
     def _judge_timeout(self, check, error):
         limit = self.wish["request_timeout"]
+        asked = check in ("chat", "completion", "embeddings", "score")
+        if error.path != "/metrics" and (error.tokens or not asked):
+            movement = self._movement()
+            if movement == "still":
+                return Look("hung", self._hung(limit), counted=True, doing=self._load())
+            if movement == "moving" and not error.tokens:
+                return Look("saturated", self._busy(limit), doing=self._load())
         if error.tokens:
             why = Diagnosis(
                 "saturated",
@@ -515,7 +576,7 @@ class Probe:
                 "raise request_timeout, decrease max_tokens, or add servers",
             )
             return Look("saturated", why, doing="%d tokens within %g s" % (error.tokens, limit))
-        if check not in ("chat", "completion", "embeddings", "score"):
+        if not asked:
             why = Diagnosis(
                 "hung", "%s%s does not answer (%s)" % (self.server.url, error.path, error.message), _RESTART_IT
             )
@@ -531,15 +592,19 @@ class Probe:
                 "start it without disable_log_stats, or raise request_timeout",
             )
             return Look("failed", why, counted=True)
-        if now.work != before.work:
-            why = Diagnosis(
-                "saturated",
-                "%s is busy: %d requests run, %d wait, and none of its tokens was ours within %g s"
-                % (self.server.url, now.running, now.waiting, limit),
-                _WAIT_OR_ADD,
-            )
-            return Look("saturated", why, doing=self._load())
-        return Look("hung", self._hung(limit), counted=True, doing=self._load())
+        # Our own request was in it for all of this time.
+        if now.is_stuck_since(before) or now.work == before.work:
+            return Look("hung", self._hung(limit), counted=True, doing=self._load())
+        return Look("saturated", self._busy(limit), doing=self._load())
+
+    def _busy(self, limit):
+        cause = "%s is busy: %d requests run, %d wait, and it had no answer for us within %g s" % (
+            self.server.url,
+            self._metrics.running,
+            self._metrics.waiting,
+            limit,
+        )
+        return Diagnosis("saturated", cause, _WAIT_OR_ADD)
 
     def _hung(self, seconds):
         requests = self._metrics.in_flight
@@ -553,22 +618,31 @@ class Probe:
     # Its counters.
 
     def _read_metrics(self):
+        # What was counted before is no answer to this look.
+        self._metrics = None
         self._metrics = metrics = Metrics(self.server.get("/metrics")[0])
         if metrics.known:
             self.result.update(running=metrics.running, waiting=metrics.waiting, kv_cache_usage=metrics.kv_cache_usage)
         return metrics
 
-    def _is_moving(self):
-        """Return whether the server has requests and works on them; that it does not is known after request_timeout."""
+    def _movement(self, first=None):
+        """Return what the server does for its requests: idle (it has none), moving, still, or unknown.
+
+        first: Metrics that have just been read. That requests stand still is known after request_timeout.
+        """
         try:
-            first = now = self._read_metrics()
+            first = now = first or self._read_metrics()
             until = time.monotonic() + self.wish["request_timeout"]
-            while now.in_flight and now.work == first.work and time.monotonic() < until:
+            while now.in_flight and (now.work == first.work or now.is_stuck_since(first)):
+                if time.monotonic() >= until:
+                    return "still" if now.known else "unknown"
                 time.sleep(_MOVE_INTERVAL)
                 now = self._read_metrics()
         except RequestFailed:
-            return False
-        return now.work != first.work
+            return "unknown"
+        if not now.known:
+            return "unknown"
+        return "moving" if now.work != first.work else "idle"
 
     def _load(self):
         return "%d requests run, %d wait" % (self._metrics.running, self._metrics.waiting)
@@ -617,6 +691,7 @@ class Probe:
         return able
 
 
+_STARTS = Diagnosis("starting", "it starts", "wait")
 # What vLLM says since 0.29 when its queue is full (max_num_queued_reqs, max_num_queued_tokens).
 _TAKES_NO_MORE = re.compile(r"currently busy|backlog limit|try again later")
 _RESTART_IT = "restart it, and look at its log for what it did last"

@@ -188,6 +188,7 @@ verdict:
     - What the server is. V(starting); V(ready), it has answered; V(saturated), busy, and its counters move; V(hung),
       it has requests and nothing moves; V(failed), it ended or answers wrongly; V(down), nobody is there, or it was
       stopped; V(idle), no request is in it.
+    - V(unknown) is one that the module could not even look at.
   returned: always
   type: str
   sample: ready
@@ -346,9 +347,9 @@ def read_key(module):
         with open(path, encoding="utf-8") as stream:
             key = stream.read().strip()
     except (OSError, UnicodeDecodeError) as error:
-        module.fail_json(msg="the key file %s cannot be read: %s" % (path, error))
+        raise _openai.BadAddress("the key file %s cannot be read: %s" % (path, error)) from None
     if not key:
-        module.fail_json(msg="the key file %s is empty: write the key into it" % path)
+        raise _openai.BadAddress("the key file %s is empty: write the key into it" % path)
     module.no_log_values.add(key)
     return key
 
@@ -395,13 +396,15 @@ def main():
         with progress, progress.every(1, probe.line):
             result = probe.run()
     except _openai.BadAddress as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), **_probe.not_looked(error))
     except _probe.ProbeFailed as error:
         module.fail_json(msg=str(error), diagnosis=error.diagnosis.as_dict(), **probe.result)
     except Exception as error:
         # What the docker SDK raises differs between its versions and those of requests.
         module.fail_json(
-            msg="the probe of %s failed: %s" % (module.params["url"], error), exception=traceback.format_exc()
+            msg="the probe of %s failed: %s" % (module.params["url"], error),
+            exception=traceback.format_exc(),
+            **_probe.not_looked(error)
         )
     module.exit_json(**result)
 

@@ -166,7 +166,9 @@ def run_module(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, An
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Answers], str]]:
-    """Serves answers on loopback and returns the address; answers: path -> document, or (status, body).
+    """Serves answers on loopback and returns the address; answers: path -> document, (status, body), or what makes one.
+
+    None makes none: the connection ends.
 
     `serve.heads` has the Authorization header of each request by its path.
     """
@@ -181,6 +183,12 @@ def serve() -> Iterator[Callable[[Answers], str]]:
                 length = int(self.headers.get("Content-Length") or 0)
                 start.bodies[self.path] = self.rfile.read(length)
                 answer = answers.get(self.path, (404, "nothing here"))
+                if callable(answer):
+                    answer = answer()
+                if answer is None:
+                    # The connection ends without an answer.
+                    self.close_connection = True
+                    return
                 status, body = answer if isinstance(answer, tuple) else (200, json.dumps(answer))
                 data = body if isinstance(body, bytes) else body.encode()
                 self.send_response(status)

@@ -640,3 +640,58 @@ def test_as_a_module_returns_it() -> None:
         "remedy": "remedy",
         "evidence": ["x" * 300, "a", "b", "c", "d"],
     }
+
+
+READY = API + "INFO:     Application startup complete."
+
+
+def test_what_a_server_says_before_it_ends_is_its_cause() -> None:
+    found = diagnose("\n".join([READY, API + "OSError: [Errno 24] Too many open files"]), ContainerEnd(exit_code=1))
+    assert (found.code, found.cause) == (
+        "unknown",
+        "it ended with exit code 1: OSError: [Errno 24] Too many open files",
+    )
+    oom = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+    assert diagnose("\n".join([READY, oom]), ContainerEnd(exit_code=1)).code == "gpu_out_of_memory"
+    # One that was only stopped may have said anything.
+    assert diagnose("\n".join([READY, oom]), ContainerEnd(exit_code=0)).code == "stopped"
+
+
+@pytest.mark.parametrize(("signal", "code"), [(9, "killed"), (11, "crashed"), (4, "crashed"), (1, "unknown")])
+def test_an_engine_that_a_signal_ended(signal: int, code: str) -> None:
+    line = (
+        "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): "
+        "{'EngineCore': -%d}" % signal
+    )
+    found = diagnose("\n".join([*BEFORE, API + line]), ContainerEnd(exit_code=1))
+    assert found.code == code
+    assert "See root cause above" not in found.cause
+
+
+def test_secrets_are_not_repeated() -> None:
+    line = "api_server.py: error: unrecognized arguments: --hf-token hf_SECRET --api-key=sk-SECRET --max-num-tokens 5"
+    found = diagnose(line, ContainerEnd(exit_code=2))
+    assert found.code == "unknown_option"
+    assert "SECRET" not in str(found) + "".join(found.evidence)
+    assert "--hf-token *** --api-key=*** --max-num-tokens 5" in found.cause
+
+
+def test_a_token_that_the_hub_does_not_take() -> None:
+    line = CORE + "huggingface_hub.errors.HfHubHTTPError: 401 Client Error: Unauthorized for url: https://huggingface.co"
+    assert diagnose(line, ContainerEnd(exit_code=1)).code == "hub_wanted"
+
+
+def test_a_gpu_without_memory_is_given_no_share() -> None:
+    line = (
+        CORE + "ValueError: Free memory on device cuda:0 (0.5/79.1 GiB) on startup is less than desired GPU memory "
+        "utilization (0.9, 71.2 GiB). Decrease GPU memory utilization"
+    )
+    assert diagnose(line, ContainerEnd(exit_code=1)).remedy == "stop what else uses the GPU (nvidia-smi names it)"
+
+
+def test_a_processor_without_avx512() -> None:
+    """Known only with the first request, on which the engine dies."""
+    line = CORE + ERROR + "RuntimeError: Worker failed with error ''_OpNamespace' '_C' object has no attribute 'cpu_gemm_wna16''"
+    died = API + "ERROR 11-22 21:53:12 [async_llm.py:906] AsyncLLM output_handler failed."
+    found = diagnose("\n".join([READY, line, died]), ContainerEnd(exit_code=0))
+    assert (found.code, found.cause[:41]) == ("cpu_without_avx512", "this processor has no AVX-512, which vLLM")

@@ -51,3 +51,35 @@ def test_v0() -> None:
 def test_a_server_that_counts_nothing(text: str) -> None:
     metrics = Metrics(text)
     assert (metrics.known, metrics.in_flight, metrics.work, metrics.kv_cache_usage) == (False, 0, 0, None)
+
+
+def test_a_number_that_is_none_does_not_count() -> None:
+    assert Metrics('vllm:num_requests_running NaN\nvllm:num_requests_waiting{engine="0"} +Inf\n').known is False
+
+
+def engines(**of: tuple[int, int]) -> Metrics:
+    """Engines by name: how many requests each has, and how many tokens it has made."""
+    lines = [
+        f'vllm:num_requests_running{{engine="{name}"}} {requests}\nvllm:generation_tokens_total{{engine="{name}"}} {made}'
+        for name, (requests, made) in of.items()
+    ]
+    return Metrics("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "stuck"),
+    [
+        ({"a": (1, 5)}, {"a": (1, 6)}, False),
+        ({"a": (1, 5)}, {"a": (1, 5)}, True),
+        ({"a": (1, 5)}, {"a": (0, 5)}, False),
+        # One of them works, the other does not.
+        ({"a": (1, 5), "b": (1, 5)}, {"a": (1, 9), "b": (1, 5)}, True),
+        # What has just come to one of them has had no time.
+        ({"a": (1, 5), "b": (0, 5)}, {"a": (1, 9), "b": (1, 5)}, False),
+        # Our own request, with nobody else.
+        ({"a": (0, 5), "b": (0, 5)}, {"a": (0, 5), "b": (1, 5)}, True),
+        ({"a": (0, 5), "b": (0, 5)}, {"a": (0, 6), "b": (1, 5)}, False),
+    ],
+)
+def test_an_engine_that_stands_still(before: dict, now: dict, stuck: bool) -> None:
+    assert engines(**now).is_stuck_since(engines(**before)) is stuck

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from vllm_double import Faults, VllmDouble
 
+from ansible_collections.llmops.vllm.plugins.module_utils import _openai
 from ansible_collections.llmops.vllm.plugins.module_utils._openai import (
     CHAT,
     COMPLETIONS,
@@ -59,6 +61,7 @@ def answered(lines: list[str]) -> StreamedAnswer:
     answer = StreamedAnswer(100.0)
     for number, line in enumerate(lines, 1):
         answer.feed(line, 100.0 + number / 2)
+    answer.feed("data: [DONE]", 100.5 + len(lines) / 2)
     return answer
 
 
@@ -147,6 +150,38 @@ def test_a_broken_event(line: str, kind: str, message: str) -> None:
     with pytest.raises(RequestFailed) as caught:
         answered([STREAM[2], line])
     assert (caught.value.kind, caught.value.message) == (kind, message)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"choices": ["x"]},
+        {"choices": [{"delta": "x"}]},
+        {"choices": [], "usage": ["x"]},
+    ],
+)
+def test_an_event_of_another_kind(event: Any) -> None:
+    with pytest.raises(RequestFailed) as caught:
+        answered([STREAM[2], data(event)])
+    assert caught.value.kind == "garbage"
+    assert caught.value.message.startswith("no answer of vLLM but '{")
+
+
+def test_content_in_parts_is_a_token_without_text() -> None:
+    assert answered([data(delta(content=[{"type": "text"}]))]).measured(101.0)["text"] == ""
+
+
+def test_an_answer_that_is_given_up_or_cut_is_broken() -> None:
+    with pytest.raises(RequestFailed) as caught:
+        answered([STREAM[2], data({"choices": [{"delta": {}, "finish_reason": "abort"}]})])
+    assert (caught.value.kind, caught.value.tokens) == ("broken", 1)
+    cut = StreamedAnswer(100.0)
+    cut.feed(data(delta(content="The capital")), 100.5)
+    with pytest.raises(RequestFailed) as caught:
+        cut.measured(101.0)
+    assert (caught.value.kind, caught.value.message) == ("broken", "it ended in the middle of the answer")
+    cut.feed(data({"choices": [{"delta": {}, "finish_reason": "length"}]}), 101.0)
+    assert cut.measured(101.0)["text"] == "The capital"
 
 
 def test_no_error_is_no_error() -> None:
@@ -362,3 +397,53 @@ def test_tls_that_nobody_trusts(https: str, pki: Path) -> None:
 def test_certificates_that_are_not_there(https: str, verify: Any, cert: Any) -> None:
     with pytest.raises(BadAddress, match="/none.pem.*: correct validate_certs, ca_path or client_cert$"):
         Server(https, verify=verify, cert=cert).get("/health")
+
+
+def trickle(server: socket.socket, head: bytes, piece: bytes, pieces: int) -> None:
+    connection, _address = server.accept()
+    with connection, contextlib.suppress(OSError):
+        connection.recv(65536)
+        connection.sendall(head)
+        for _number in range(pieces):
+            connection.sendall(piece)
+            time.sleep(0.05)
+
+
+def test_an_answer_that_trickles_ends_with_its_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+        thread = threading.Thread(target=trickle, args=(server, head, b"x", 1000), daemon=True)
+        thread.start()
+        with pytest.raises(RequestFailed, match="no end of the answer in time") as caught:
+            Server("http://127.0.0.1:%d" % server.getsockname()[1], timeout=0.3).get("/metrics")
+    assert caught.value.kind == "timeout"
+
+
+def test_an_answer_without_end_is_none_of_vllm(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_openai, "_MOST_BYTES", 1 << 20)
+    with pytest.raises(RequestFailed, match="more than 1 MiB") as caught:
+        Server(serve({"/metrics": (200, b"x" * (2 << 20))})).get("/metrics")
+    assert caught.value.kind == "garbage"
+
+
+def test_a_connection_that_was_closed_meanwhile_is_tried_anew(serve: Any) -> None:
+    answers = iter([(200, "a"), None, (200, "b")])
+    server = Server(serve({"/health": lambda: next(answers)}))
+    assert [server.get("/health")[0], server.get("/health")[0]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [("http://no-such-host.invalid:1", "unreachable"), ("http://127.0.0.1:1", "refused")],
+)
+def test_why_there_is_no_connection(url: str, kind: str) -> None:
+    with pytest.raises(RequestFailed) as caught:
+        Server(url, timeout=2).get("/health")
+    assert caught.value.kind == kind
+
+
+def test_a_connection_that_ends_is_no_refusal(serve: Any) -> None:
+    server = Server(serve({"/health": lambda: None}))
+    with pytest.raises(RequestFailed) as caught:
+        server.get("/health")
+    assert caught.value.kind == "reset"

@@ -57,10 +57,12 @@ class Box:
     memory: int = 0
     name: str = "vllm"
     stopped: bool = False
+    policy: dict[str, Any] = field(default_factory=dict)
+    policies: list[str] = field(default_factory=list)
 
     def state(self) -> ContainerState | None:
         running = {"Status": "running", "Running": True, "StartedAt": "2026-11-22T21:53:10.5Z"}
-        host = {"Memory": self.memory}
+        host = {"Memory": self.memory, "RestartPolicy": self.policy}
         attrs = {"State": {**running, **self.state_now}, "RestartCount": self.restarts, "HostConfig": host}
         return ContainerState(attrs) if self.exists else None
 
@@ -69,6 +71,9 @@ class Box:
 
     def stop(self) -> None:
         self.stopped = True
+
+    def set_restart_policy(self, policy: dict[str, Any]) -> None:
+        self.policies.append(policy["Name"])
 
 
 def probe(url: str, box: Box | None = None, may_stop: bool = True, **wish: Any) -> dict[str, Any]:
@@ -202,7 +207,7 @@ SITUATIONS: dict[str, tuple[dict, dict, Box | None, dict, str, str]] = {
         Box(RESTARTING, KV_FAILURE, 1),
         {"timeout": 0},
         "starting",
-        "slow_start",
+        "kv_cache_too_small",
     ),
     # Alive is more than ready.
     "alive": ({}, {}, Box(), {"expect": "live"}, "ready", ""),
@@ -445,12 +450,47 @@ def test_restarts_that_it_sees_are_a_loop(free_port: int) -> None:
 
     class Fast(Box):
         def state(self) -> ContainerState | None:
-            self.restarts += 1
+            if self.policies:
+                self.state_now = {**ENDED, "OOMKilled": True, "ExitCode": 137}
+            else:
+                self.restarts += 1
             return super().state()
 
-    box = Fast(log_now=KV_FAILURE, restarts=100)
+    box = Fast(log_now=LOADING, restarts=100)
     result = probe(f"http://127.0.0.1:{free_port}", box)
-    assert (result["code"], box.stopped, result["restarts"]) == ("kv_cache_too_small", True, 103)
+    assert (result["code"], box.policies, result["restarts"]) == ("out_of_memory", ["no"], 103)
+    assert (result["changed"], result["restart_loop"]) == (True, True)
+    assert result["msg"].endswith("; Docker had started it again 103 times, and it is stopped now")
+
+
+def test_a_run_that_serves_after_all_has_its_restarts_again() -> None:
+    box = Box(log_now=LOADING, restarts=1)
+    box.policy = {"Name": "unless-stopped"}
+    with VllmDouble() as double:
+        one = Probe(Server(double.url, None, 0.4), box, {**WISH, "failures": 2})
+        one._first_restarts = -1
+        result = one.run()
+    assert (result["verdict"], result["restart_loop"]) == ("ready", True)
+    assert box.policies == ["no", "unless-stopped"]
+
+
+def test_the_runs_before_tell_what_is_wrong_with_all_of_them(free_port: int) -> None:
+    """The one that goes on has said nothing yet."""
+    result = probe(f"http://127.0.0.1:{free_port}", Box(log_now=KV_FAILURE, restarts=57), timeout=0)
+    assert (result["verdict"], result["code"], result["changed"]) == ("starting", "kv_cache_too_small", False)
+    assert result["msg"].startswith("the container 'vllm' failed: a context of 60000 tokens")
+
+
+def test_old_recoveries_and_a_new_failure_are_no_loop() -> None:
+    """Docker counts restarts for as long as the container exists, and the log of all its runs tells which had served."""
+
+    class Recovered(Box):
+        def log(self, _state: ContainerState, lines: int = 0, all_runs: bool = False) -> str:
+            return UP + KV_FAILURE if all_runs else KV_FAILURE
+
+    box = Recovered(RESTARTING, restarts=5)
+    result = probe("http://127.0.0.1:1", box, timeout=0)
+    assert (result["verdict"], result["code"], box.stopped) == ("starting", "kv_cache_too_small", False)
 
 
 def test_a_server_that_died_after_long_service_is_no_loop() -> None:
@@ -525,3 +565,108 @@ def test_an_answer_that_ends_while_it_is_measured_is_bounded() -> None:
 def test_results_can_be_sent_as_json() -> None:
     with VllmDouble() as double:
         json.dumps(probe(double.url, Box(), capabilities=True))
+
+
+def counters(running: int, made: int) -> tuple[int, str]:
+    return 200, f"vllm:num_requests_running {running}\nvllm:generation_tokens_total {made}\n"
+
+
+def test_progress_is_nothing_of_a_server_that_is_not_there(free_port: int) -> None:
+    result = probe(f"http://127.0.0.1:{free_port}", checks=["progress"], timeout=0)
+    assert (result["verdict"], result["code"]) == ("down", "unreachable")
+    with VllmDouble(log_stats=False, faults=Faults(hang=True)) as double:
+        result = probe(double.url, checks=["http", "models", "progress"])
+    assert (result["verdict"], result["code"]) == ("failed", "no_metrics")
+
+
+def test_a_drain_does_not_end_with_a_connection(serve: Any) -> None:
+    """Only a port that nobody listens at has no requests."""
+    answers = iter([counters(3, 1), None, None, counters(3, 2), counters(0, 9), counters(0, 9)])
+    result = probe(serve({"/metrics": lambda: next(answers)}), Box(), expect="idle")
+    assert (result["verdict"], result["failed"]) == ("idle", False)
+    assert next(answers, None) is None
+
+
+def test_a_port_that_resets_for_good_is_gone(serve: Any) -> None:
+    result = probe(serve({"/metrics": lambda: None}), Box(), expect="idle")
+    assert (result["verdict"], result["failed"]) == ("down", False)
+
+
+@pytest.mark.parametrize("expect", ["idle", "down"])
+def test_a_host_that_nobody_finds_is_not_gone(expect: str) -> None:
+    result = probe("http://no-such-host.invalid:1", expect=expect, timeout=0)
+    assert result["failed"]
+
+
+def test_a_container_that_docker_starts_again_is_not_down() -> None:
+    result = probe("http://127.0.0.1:1", Box(RESTARTING), expect="down", timeout=0)
+    assert (result["code"], result["diagnosis"]["cause"]) == ("still_up", "after 0 s the container 'vllm' restarts")
+
+
+def test_a_slow_page_of_a_busy_server_is_no_hang() -> None:
+    with VllmDouble(token_delay=0.01, max_num_seqs=4, faults=Faults(saturate=4)) as double:
+        get = Server.get
+
+        def slow(server: Server, path: str) -> tuple[str, float]:
+            if path == "/health":
+                raise _probe.RequestFailed("timeout", path, "no answer within 0.4 s")
+            return get(server, path)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Server, "get", slow)
+            result = probe(double.url, Box(), timeout=0)
+    assert (result["verdict"], result["code"]) == ("saturated", "saturated")
+
+
+@pytest.mark.parametrize(("moves", "verdict"), [(True, "saturated"), (False, "hung")])
+def test_an_answer_that_began_and_stopped(serve: Any, moves: bool, verdict: str) -> None:
+    made = iter(range(10**6))
+    url = serve(
+        {
+            "/health": (200, ""),
+            "/v1/models": {"data": [{"id": "m"}]},
+            "/metrics": lambda: counters(2, next(made) if moves else 7),
+        }
+    )
+    with pytest.MonkeyPatch.context() as patch:
+
+        def generate(_server: Server, path: str, *_args: Any) -> None:
+            raise _probe.RequestFailed("timeout", path, "no end after 0.4 s", tokens=3)
+
+        patch.setattr(Server, "generate", generate)
+        result = probe(url, Box(), timeout=0)
+    assert (result["verdict"], result["code"]) == (verdict, verdict)
+
+
+def test_what_it_can_do_is_not_asked_of_a_busy_server() -> None:
+    """Its verdict is that of the moment, and no hang."""
+    with VllmDouble(token_delay=0.01, max_num_seqs=4) as double:
+
+        def busy(_server: Server, path: str, *_args: Any) -> None:
+            double.faults.saturate = 4
+            raise _probe.RequestFailed("timeout", path, "no answer within 0.4 s")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Server, "post", busy)
+            result = probe(double.url, Box(), capabilities=True)
+    assert (result["verdict"], result["code"]) == ("saturated", "saturated")
+
+
+def test_each_look_tells_what_it_saw() -> None:
+    """Not what one before it had seen."""
+    with VllmDouble() as double:
+        one = Probe(Server(double.url, None, 0.4), Box(), {**WISH, "expect": "ready", "timeout": 0})
+        assert one.run()["checks"]["models"]["ok"]
+    with pytest.raises(ProbeFailed):
+        one.run()
+    assert one.result["checks"].keys() == {"http"}
+    assert "running" not in one.result
+
+
+def test_an_engine_that_has_just_died_is_explained_by_its_log() -> None:
+    """Its container runs for some seconds more."""
+    died = UP + "ERROR 01-01 00:00:00 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n"
+    died += "ERROR 01-01 00:00:00 [async_llm.py:1] AsyncLLM output_handler failed.\n"
+    with VllmDouble(faults=Faults(dead=True)) as double:
+        result = probe(double.url, Box(log_now=died))
+    assert (result["verdict"], result["code"]) == ("failed", "gpu_out_of_memory")

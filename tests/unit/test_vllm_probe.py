@@ -169,9 +169,11 @@ def test_a_container_that_has_ended(run_module: Any, monkeypatch: pytest.MonkeyP
     assert result["msg"] == (
         "the container 'vllm' ended with exit code 1: ValueError: \ufffd: read the rest of its log (docker logs)"
     )
-    # Of this run alone, and the whole of it.
-    start = datetime.datetime(2026, 11, 22, 21, 53, 10, tzinfo=datetime.UTC)
-    assert sdk.asked == [{"since": int(start.timestamp()), "tail": 5000}]
+    # Of this run alone, and the whole of it: Docker waits 0.1 s before it starts one again.
+    start = datetime.datetime(2026, 11, 22, 21, 53, 10, 123456, tzinfo=datetime.UTC).timestamp()
+    (asked,) = sdk.asked
+    assert start - 0.1 < asked["since"] < start
+    assert asked["tail"] == 5000
 
 
 def test_a_container_that_never_ran(run_module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,3 +252,12 @@ def test_the_progress_file(run_module: Any, monkeypatch: pytest.MonkeyPatch, tmp
     assert said[-1].startswith("hung, ")
     assert said[-1].endswith(" s: 0 requests run, 0 wait") or "requests run" in said[-1]
     assert not file.exists()
+
+
+def test_a_probe_that_cannot_look_says_so_in_its_result(run_module: Any, tmp_path: Any) -> None:
+    """What a role reads of any result is there."""
+    result = probe(run_module, "http://127.0.0.1:1", api_key_file=str(tmp_path / "none"))
+    assert result["failed"]
+    assert (result["verdict"], result["checks"], result["diagnosis"]["code"]) == ("unknown", {}, "no_look")
+    assert result["msg"] == result["diagnosis"]["cause"]
+    assert "cannot be read" in result["msg"]

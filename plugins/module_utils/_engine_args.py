@@ -64,6 +64,33 @@ class Rendered:
     warnings: list = field(default_factory=list)
 
 
+# "snapshot:draft", "snapshot:draft/part" or, for an adapter, "sql=snapshot:sql".
+_SNAPSHOT = re.compile(r"(?:(?<=\A)|(?<==))snapshot:([A-Za-z0-9][\w.-]*)")
+
+
+def with_snapshots(engine_args, paths):
+    """Return engine_args with ``snapshot:NAME`` replaced by paths[NAME]; raise EngineArgsError for unknown names."""
+    unknown = []
+
+    def placed(value):
+        if isinstance(value, dict):
+            return {key: placed(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [placed(inner) for inner in value]
+        if not isinstance(value, str):
+            return value
+        unknown.extend(name for name in _SNAPSHOT.findall(value) if name not in paths)
+        return _SNAPSHOT.sub(lambda found: paths.get(found.group(1), found.group(0)), value)
+
+    result = placed(engine_args)
+    if unknown:
+        known = ", ".join(sorted(paths)) or "none"
+        raise EngineArgsError(
+            ["snapshot:%s is named, and snapshots has %s: add it there" % (name, known) for name in dict.fromkeys(unknown)]
+        )
+    return result
+
+
 def reserved_in(engine_args):
     """Return (name as given, the deployment's key to use instead) for each reserved option."""
     found = []

@@ -47,6 +47,12 @@ options:
     type: list
     elements: str
     default: []
+  snapshots:
+    description:
+      - Further models by their names, each with its folder in the container. C(snapshot:NAME) in a value of
+        O(engine_args) stands for that folder.
+    type: dict
+    default: {}
   where_known:
     description: Options that are added where the image knows them and O(engine_args) does not have them.
     type: dict
@@ -153,8 +159,9 @@ class EngineArgsCheck:
         """Return (the result, warnings); raise EngineArgsError or ImageError."""
         schema = self.image.schema()
         params = self.params
+        engine_args = _engine_args.with_snapshots(params["engine_args"], params["snapshots"])
         rendered = _engine_args.render(
-            params["engine_args"], schema, params["translate"], params["where_known"], params["upgraded_from"]
+            engine_args, schema, params["translate"], params["where_known"], params["upgraded_from"]
         )
         argv = []
         if params["model_path"]:
@@ -184,6 +191,7 @@ def main():
             engine_args=dict(type="dict", default={}),
             model_path=dict(type="str"),
             served_model_names=dict(type="list", elements="str", default=[]),
+            snapshots=dict(type="dict", default={}),
             where_known=dict(type="dict", default={}),
             translate=dict(type="bool", default=True),
             upgraded_from=dict(type="str", default=""),

@@ -12,10 +12,18 @@ import difflib
 import ipaddress
 import re
 
-from ansible_collections.llmops.vllm.plugins.module_utils._engine_args import reserved_in
+from ansible_collections.llmops.vllm.plugins.module_utils._engine_args import (
+    EngineArgsError,
+    render,
+    reserved_in,
+    schema_of_version,
+    with_snapshots,
+)
+from ansible_collections.llmops.vllm.plugins.module_utils._engine_schema import version_of_tag
 from ansible_collections.llmops.vllm.plugins.module_utils._probe import CHECKS, TASK_CHECKS
 from ansible_collections.llmops.vllm.plugins.module_utils._release import device_requests
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import COMMIT
+from ansible_collections.llmops.vllm.plugins.plugin_utils import chat_template
 
 # Key -> (types, default). The defaults are those of the role vllm_server (a test compares them);
 # None means that the key is needed or that its default depends on others.
@@ -34,8 +42,13 @@ KEYS = {
     "hostname": (str, None),
     "served_model_names": (list, None),
     "chat_template": (str, ""),
+    "snapshots": (dict, {}),
     "engine_args": (dict, {}),
+    "translate_engine_args": (bool, True),
+    "tls_certificate": (str, ""),
+    "tls_key": (str, ""),
     "environment": (dict, {}),
+    "mounts": (list, []),
     "user": (str, ""),
     "memory": (str, ""),
     "cpus": ((str, int, float), ""),
@@ -63,6 +76,9 @@ MODEL_KEYS = {
     "ignore_patterns": (list, []),
     "weights": (str, "safetensors_only"),
 }
+MOUNT_KEYS = {"source": (str, None), "target": (str, None), "read_only": (bool, True)}
+# Their tags tell the version of vLLM that is in them.
+KNOWN_IMAGES = re.compile(r"(.*/)?(vllm/vllm-openai(-cpu|-rocm)?|llmops-vllm-cpu):")
 WEIGHTS = ("safetensors_only", "any")
 TASKS = tuple(TASK_CHECKS)
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]+\Z")
@@ -90,8 +106,9 @@ def read_catalogue(deployments, hosts_of, locked, default_image):
     default_image: the image of deployments that name none.
 
     A completed deployment has all of KEYS but api_key (which must not travel through facts),
-    and: hosts (list of names), has_api_key, model.commit ('' while the revision is not locked), and
-    snapshots (what the role model_snapshot has to bring; empty while the revision is not locked).
+    and: hosts (list of names), has_api_key, and for the model and each of snapshots its commit ('' while the
+    revision is not locked) and folder (below the folder for models); and wanted_snapshots (what the role model_snapshot
+    has to bring; without those whose revision is not locked).
     """
     if not isinstance(deployments, list):
         raise CatalogueError(
@@ -109,9 +126,7 @@ def read_catalogue(deployments, hosts_of, locked, default_image):
             problems.append("%s is no dictionary: write name, model and so on as its keys" % where)
             continue
         found = _key_problems(given, KEYS, where)
-        model = given.get("model")
-        if isinstance(model, dict):
-            found += _key_problems(model, MODEL_KEYS, where + ": model")
+        found += _inner_problems(given, where)
         if not found:
             entry = _complete(given, hosts_of, locked, default_image)
             found = _value_problems(entry, given, where)
@@ -127,10 +142,38 @@ def unlocked(deployments):
     """Return the models whose commit is not known yet, each once, in order: MODEL_KEYS without the commit."""
     seen = []
     for deployment in deployments:
-        model = {key: deployment["model"][key] for key in MODEL_KEYS}
-        if not deployment["model"]["commit"] and model not in seen:
-            seen.append(model)
+        for completed in _models(deployment):
+            model = {key: completed[key] for key in MODEL_KEYS}
+            if not completed["commit"] and model not in seen:
+                seen.append(model)
     return seen
+
+
+def _models(deployment):
+    """Return the model of a completed deployment, and its further ones."""
+    return [deployment["model"]] + list(deployment["snapshots"].values())
+
+
+def _inner_problems(given, where):
+    """Return the problems of the dictionaries inside a deployment."""
+    problems = []
+    if isinstance(given.get("model"), dict):
+        problems += _key_problems(given["model"], MODEL_KEYS, where + ": model")
+    snapshots = given.get("snapshots")
+    for name, model in snapshots.items() if isinstance(snapshots, dict) else ():
+        inside = "%s: snapshots.%s" % (where, name)
+        if not isinstance(model, dict):
+            problems.append("%s is no dictionary: write repo_id and revision as its keys" % inside)
+        else:
+            problems += _key_problems(model, MODEL_KEYS, inside)
+    mounts = given.get("mounts")
+    for number, mount in enumerate(mounts if isinstance(mounts, list) else (), 1):
+        inside = "%s: mount %d" % (where, number)
+        if not isinstance(mount, dict):
+            problems.append("%s is no dictionary: write source and target as its keys" % inside)
+        else:
+            problems += _key_problems(mount, MOUNT_KEYS, inside)
+    return problems
 
 
 def _key_problems(given, keys, where):
@@ -148,13 +191,13 @@ def _key_problems(given, keys, where):
             shown = "no text" if key == "api_key" else repr(value)
             takes = " or ".join(dict.fromkeys(_type_name(t) for t in types))
             problems.append("%s: %s is %s, it takes %s" % (where, key, shown, takes))
-        elif list in types and key != "gpus":
+        elif list in types and key not in ("gpus", "mounts"):
             problems += [
                 "%s: %s has %r, which is no text: quote it" % (where, key, item)
                 for item in value or []
                 if not isinstance(item, str)
             ]
-    for key in ("name", "model", "repo_id"):
+    for key in ("name", "model", "repo_id", "source", "target"):
         if key in keys and not given.get(key):
             problems.append("%s has no %s: add it" % (where, key))
     return problems
@@ -183,16 +226,24 @@ def _complete(given, hosts_of, locked, default_image):
     entry["served_model_names"] = entry["served_model_names"] or [name]
     entry["pattern"] = entry["hosts"]
     entry["hosts"] = hosts_of(entry["hosts"])
-    entry["snapshots"] = []
-    model = {key: default for key, (dummy, default) in MODEL_KEYS.items()}
-    model.update({key: value for key, value in given["model"].items() if value is not None})
-    revision = model["revision"] = model["revision"] or MODEL_KEYS["revision"][1]
-    commit = revision if COMMIT.match(revision) else locked.get(model["repo_id"], {}).get(revision, "")
-    if commit:
-        entry["snapshots"] = [dict(model, revision=commit)]
-    model["commit"] = commit
-    entry["model"] = model
+    entry["model"] = _complete_model(given["model"], locked)
+    entry["snapshots"] = {key: _complete_model(model, locked) for key, model in entry["snapshots"].items()}
+    entry["mounts"] = [{"read_only": True, **mount} for mount in entry["mounts"]]
+    entry["wanted_snapshots"] = [
+        dict({key: model[key] for key in MODEL_KEYS}, revision=model["commit"])
+        for model in _models(entry)
+        if model["commit"]
+    ]
     return entry
+
+
+def _complete_model(given, locked):
+    model = {key: default for key, (dummy, default) in MODEL_KEYS.items()}
+    model.update({key: value for key, value in given.items() if value is not None})
+    revision = model["revision"] = model["revision"] or MODEL_KEYS["revision"][1]
+    model["commit"] = revision if COMMIT.match(revision) else locked.get(model["repo_id"], {}).get(revision, "")
+    model["folder"] = "%s/%s" % (model["repo_id"].replace("/", "--"), model["commit"] or "unknown")
+    return model
 
 
 def _value_problems(entry, given, where):
@@ -204,10 +255,11 @@ def _value_problems(entry, given, where):
             "%s: container_name '%s' is none for Docker: it has two or more of letters, digits, '.', '_' and '-'"
             % (where, entry["container_name"])
         )
-    if not REPO_ID.match(entry["model"]["repo_id"]):
-        problems.append("%s: repo_id '%s' is not of the form organisation/name" % (where, entry["model"]["repo_id"]))
-    if entry["model"]["weights"] not in WEIGHTS:
-        problems.append("%s: weights '%s' is not one of %s" % (where, entry["model"]["weights"], ", ".join(WEIGHTS)))
+    for model in _models(entry):
+        if not REPO_ID.match(model["repo_id"]):
+            problems.append("%s: repo_id '%s' is not of the form organisation/name" % (where, model["repo_id"]))
+        if model["weights"] not in WEIGHTS:
+            problems.append("%s: weights '%s' is not one of %s" % (where, model["weights"], ", ".join(WEIGHTS)))
     if not entry["hosts"]:
         problems.append(
             "%s: hosts '%s' matches no host of the inventory: name a group or a host of it" % (where, entry["pattern"])
@@ -241,9 +293,53 @@ def _value_problems(entry, given, where):
         device_requests(entry["gpus"])
     except ValueError as error:
         problems.append("%s: %s" % (where, error))
-    for name, key in reserved_in(entry["engine_args"]):
-        problems.append("%s: engine_args has '%s': use the deployment's own key '%s'" % (where, name, key))
+    if bool(entry["tls_certificate"]) != bool(entry["tls_key"]):
+        problems.append("%s: tls_certificate and tls_key go together: name both files, or none" % where)
+    problems += ["%s: %s" % (where, problem) for problem in _engine_problems(entry) + _template_problems(entry)]
     return problems
+
+
+def _engine_problems(entry):
+    """Return the problems of engine_args that can be known without the image."""
+    args = entry["engine_args"]
+    problems = [
+        "engine_args has '%s': use the deployment's own key '%s'" % (name, key) for name, key in reserved_in(args)
+    ]
+    try:
+        args = with_snapshots(args, dict.fromkeys(entry["snapshots"], "/snapshot"))
+    except EngineArgsError as error:
+        problems += ["engine_args: %s" % problem for problem in error.problems]
+    gpus = entry["gpus"]
+    count = len(gpus) if isinstance(gpus, list) else gpus if isinstance(gpus, int) else 0
+    wanted = [args.get(key, 1) for key in ("tensor_parallel_size", "pipeline_parallel_size")]
+    if count and all(isinstance(size, int) for size in wanted) and wanted[0] * wanted[1] > count:
+        problems.append(
+            "engine_args spread the model over %d GPUs (tensor_parallel_size %d, pipeline_parallel_size %d), and gpus gives "
+            "%d: give more, or spread it less" % (wanted[0] * wanted[1], wanted[0], wanted[1], count)
+        )
+    version = version_of_tag(entry["image"]) if KNOWN_IMAGES.match(entry["image"]) else ""
+    if version:
+        try:
+            render(args, schema_of_version(version), entry["translate_engine_args"])
+        except EngineArgsError as error:
+            problems += ["engine_args: %s" % problem for problem in error.problems]
+        except ValueError:
+            # A release of which nothing is known: the image itself is asked later.
+            pass
+    return problems
+
+
+def _template_problems(entry):
+    """Return the problems of a chat template that is shipped, or given as its text."""
+    template = entry["chat_template"]
+    try:
+        if template and chat_template.is_text(template):
+            chat_template.check(template, "the text of chat_template")
+        elif template and not chat_template.is_path(template):
+            chat_template.shipped_path(template)
+    except chat_template.TemplateError as error:
+        return [str(error)]
+    return []
 
 
 def _ipv4(address):

@@ -729,6 +729,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for name in ("--shutdown-timeout", "--startup-delay", "--first-token-delay", "--token-delay"):
         add(name, type=float)
     add("--task")
+    add("--enforce-eager", action="store_true")
     add("--emulate-version", dest="version", default=VllmDouble.version)
     add("--disable-log-stats", action="store_false", dest="log_stats")
     add("--no-system-role", action="store_false", dest="system_role")

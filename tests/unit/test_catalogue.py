@@ -257,7 +257,7 @@ def test_a_good_catalogue_has_no_problem(deployments: list[dict]) -> None:
 def test_a_deployment_is_completed() -> None:
     before = copy.deepcopy((KEYS, MODEL_KEYS))
     (entry,) = read([one()])
-    assert set(entry) == set(KEYS) - {"api_key"} | {"has_api_key", "pattern", "snapshots"}
+    assert set(entry) == set(KEYS) - {"api_key"} | {"has_api_key", "pattern", "wanted_snapshots"}
     assert entry["hosts"] == ["gpu1", "gpu2"]
     assert entry["pattern"] == "vllm"
     assert entry["image"] == "image:1"
@@ -340,7 +340,8 @@ def test_what_a_revision_means(revision: str | None, locked: dict, commit: str) 
     assert entry["model"]["commit"] == commit
     assert entry["model"]["revision"] == (revision or "main")
     brought = {"repo_id": "org/name", "revision": commit, **ALL_FILES, "allow_patterns": ["*.json"]}
-    assert entry["snapshots"] == ([brought] if commit else [])
+    assert entry["wanted_snapshots"] == ([brought] if commit else [])
+    assert entry["model"]["folder"] == f"org--name/{commit or 'unknown'}"
     assert unlocked([entry]) == ([] if commit else [dict(brought, revision=revision or "main")])
 
 

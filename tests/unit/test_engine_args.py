@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
@@ -17,6 +18,7 @@ from ansible_collections.llmops.vllm.plugins.module_utils._engine_args import (
     render,
     reserved_in,
     schema_of_version,
+    with_snapshots,
 )
 from ansible_collections.llmops.vllm.plugins.module_utils._engine_history import HISTORY
 from ansible_collections.llmops.vllm.plugins.plugin_utils.catalogue import KEYS
@@ -115,8 +117,11 @@ REFUSED["0.20.0"] = REFUSED["0.11.0"] | {"lora_extra_vocab_size"}
 REFUSED["0.32.0"] = REFUSED["0.33.0"] = REFUSED["0.20.0"]
 
 
+schema = functools.cache(schema_of_version)
+
+
 def rendered(engine_args: dict[str, Any], version: str = NEWEST, **more: Any) -> Rendered:
-    return render(engine_args, schema_of_version(version), **more)
+    return render(engine_args, schema(version), **more)
 
 
 def problems(engine_args: dict[str, Any], version: str = NEWEST, **more: Any) -> list[str]:
@@ -149,7 +154,7 @@ def test_options_of_2024(name: str, version: str) -> None:
     else:
         assert name not in REFUSED[version]
         taken = parse(version, result.argv)
-        option, positive = schema_of_version(version).find(name)
+        option, positive = schema(version).find(name)
         assert option or result.translated
         if option and isinstance(args[name], bool):
             assert taken[option.name] is (args[name] is positive)
@@ -395,7 +400,7 @@ def test_what_a_release_still_has_is_left_alone() -> None:
 
 @pytest.mark.parametrize("name", [name for name, entries in HISTORY.items() if entries[-1][1] is None])
 def test_of_every_option_that_is_gone_it_is_known_what_to_do(name: str) -> None:
-    assert changes.replacement(name, schema_of_version(NEWEST))
+    assert changes.replacement(name, schema(NEWEST))
 
 
 @pytest.mark.parametrize(
@@ -441,6 +446,25 @@ def test_what_is_added_where_it_is_known() -> None:
     assert rendered({}, "0.9.0", where_known=quiet).argv == []
     own = {"disable-access-log-for-endpoints": "/ping"}
     assert rendered(own, where_known=quiet).argv == ["--disable-access-log-for-endpoints", "/ping"]
+
+
+def test_snapshots_stand_for_their_folders() -> None:
+    paths = {"draft": "/vllm/model/org--draft/0a", "sql": "/vllm/model/org--sql/0b"}
+    given = {
+        "speculative_config": {"model": "snapshot:draft", "n": 5, "of": ["snapshot:draft/part"]},
+        "lora_modules": ["sql=snapshot:sql"],
+        "tokenizer": "a snapshot:draft",
+        "seed": 1,
+    }
+    assert with_snapshots(given, paths) == {
+        "speculative_config": {"model": paths["draft"], "n": 5, "of": [paths["draft"] + "/part"]},
+        "lora_modules": ["sql=" + paths["sql"]],
+        "tokenizer": "a snapshot:draft",
+        "seed": 1,
+    }
+    with pytest.raises(EngineArgsError) as caught:
+        with_snapshots({"tokenizer": "snapshot:tok", "x": "snapshot:tok"}, paths)
+    assert caught.value.problems == ["snapshot:tok is named, and snapshots has draft, sql: add it there"]
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))

@@ -101,6 +101,14 @@ def test_the_happy_path(version: str, hub: Hub, tmp_path: Path) -> None:
     assert [path.name for path in dest.iterdir()] == [first["commit"]]
 
 
+def test_a_large_repository_is_listed_by_its_tree(version: str, hub: Hub, tmp_path: Path) -> None:
+    hub.most_siblings, hub.page = 2, 2
+    hub.faults += [Fault(path="/tree/", status=503), Fault(path="/tree/", stall_after=-1)]
+    result = snapshot(version, hub, tmp_path / "dest", "_hub.MOST_SIBLINGS = 1", timeout=1)
+    assert result["verified"], result
+    assert content(result["path"]) == FILES
+
+
 def test_faults_on_the_way(version: str, hub: Hub, tmp_path: Path) -> None:
     hub.faults += [
         Fault(path="/revision/", status=503),

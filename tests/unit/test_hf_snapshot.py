@@ -100,6 +100,22 @@ def test_check_then_run_then_again(snapshot: Any, served: Hub, dest: Path) -> No
     assert before == state_of(dest)
 
 
+def test_a_large_repository_is_listed_by_its_tree(
+    snapshot: Any, served: Hub, dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its information leaves files out, and says nothing of that."""
+    monkeypatch.setattr(_hub, "MOST_SIBLINGS", 2)
+    served.most_siblings, served.page = 3, 2
+    result = snapshot(served)
+    require_published(result, dest)
+    pages = [request for request in served.requests if "/tree/" in request]
+    # Five files and two folders, two in a page.
+    assert pages == [f"GET /api/models/{REPOSITORY}/tree/{result['commit']}"] * 4
+    served.requests.clear()
+    assert not snapshot(served, revision=result["commit"])["changed"]
+    assert served.requests == []
+
+
 @pytest.mark.parametrize("library", ["huggingface_hub", "requests"])
 def test_a_pinned_commit_needs_neither_hub_nor_library(
     snapshot: Any, served: Hub, monkeypatch: pytest.MonkeyPatch, library: str

@@ -89,6 +89,27 @@ def test_an_old_snapshot_keeps_its_folder(staging: Staging, tmp_path: Path) -> N
     assert (folder / "mine.txt").exists()
 
 
+def test_what_is_taken_by_its_size_is_said_before_it_is_there(
+    staging: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the file and the manifest, a run must not leave an unchecked file that counts as checked."""
+    fill(staging)
+    folder = tmp_path / COMMIT
+    staging.publish(str(folder), WANTED, notes())
+    sizes = Staging(str(tmp_path), "size")
+    sizes.open()
+    Path(sizes.part(MODEL)).write_bytes(WEIGHTS)
+    sizes.accept(MODEL)
+
+    def killed(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_staging.os, "chmod", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sizes.publish(str(folder), [MODEL], {**notes(), "verified": "size"})
+    assert _snapshot.read_manifest(str(folder)) == {**notes(), "verified": "size"}
+
+
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EMLINK])
 def test_without_hard_links_there_are_copies(
     staging: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

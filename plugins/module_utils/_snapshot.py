@@ -70,6 +70,9 @@ def content_error(path, wanted, check="sha256", count_bytes=None):
 
     check: sha256 reads the content (git's own hash for files that are not in LFS), size does not.
     """
+    if os.path.islink(path):
+        # What it points to is nobody's to keep, and a container that has this folder alone may not even see it.
+        return "%s is a symbolic link" % wanted.path
     if not os.path.isfile(path):
         return "%s is missing" % wanted.path
     size = os.path.getsize(path)
@@ -185,7 +188,8 @@ def remove_tree(path):
 
 def require_space(dest, needed, min_free=0):
     """Raise SnapshotError unless the file system of dest has needed bytes free, and min_free more."""
-    existing = os.path.abspath(dest)
+    # Of what a symbolic link means, not of where it stands.
+    existing = os.path.realpath(dest)
     while not os.path.exists(existing):
         existing = os.path.dirname(existing)
     mount = existing

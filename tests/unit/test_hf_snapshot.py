@@ -350,6 +350,18 @@ def test_a_folder_of_unknown_origin_is_read(snapshot: Any, served: Hub, dest: Pa
     assert fetched(served) == ["model.safetensors"]
 
 
+def test_a_symbolic_link_is_no_file(snapshot: Any, served: Hub, dest: Path, tmp_path: Path) -> None:
+    commit = snapshot(served)["commit"]
+    model, elsewhere = dest / commit / "model.safetensors", tmp_path / "elsewhere"
+    model.rename(elsewhere)
+    model.symlink_to(elsewhere)
+    result = snapshot(served, revision=commit)
+    assert (result["fetched"], result["wrong"]) == (["model.safetensors"], ["model.safetensors is a symbolic link"])
+    assert not model.is_symlink()
+    assert elsewhere.read_bytes() == FILES["model.safetensors"]
+    require_published(result, dest)
+
+
 def test_verified(snapshot: Any, served: Hub, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_snapshot.time, "time", lambda: 0)
     first = snapshot(served, ignore_patterns=["*.txt"])

@@ -81,6 +81,10 @@ def test_wrong_content(tmp_path: Path, path: str) -> None:
     assert content_error(str(file), wanted) == f"{path} is missing"
     file.mkdir()
     assert content_error(str(file), wanted) == f"{path} is missing"
+    file.rmdir()
+    file.symlink_to(write_files(tmp_path / "elsewhere", FILES) / path)
+    for check in ("sha256", "size"):
+        assert content_error(str(file), wanted, check) == f"{path} is a symbolic link"
 
 
 def test_all_files_of_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +201,11 @@ def test_require_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         f"{dest} needs 4000 MB and 2000 MB that stay free (min_free), and {mount} has 5000 MB free: "
         "free 1000 MB there or choose another dest"
     )
+    # The file system is the one that a link leads to.
+    (tmp_path / "link").symlink_to("/proc")
+    with pytest.raises(SnapshotError, match=", and /proc has 5000 MB free: "):
+        require_space(str(tmp_path / "link" / "sys"), 37_203_456_789)
+    asked.remove("/proc/sys")
     # Who needs nothing is not refused for what was so before.
     require_space(str(dest), 0, 6_000_000_000)
     assert set(asked) == {str(tmp_path)}

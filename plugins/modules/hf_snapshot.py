@@ -287,7 +287,7 @@ class SnapshotModule(AnsibleModule):
 class Plan:
     """What has to be done for a snapshot to be right."""
 
-    def __init__(self, wanted, read, wrong, sources, fetch, begun):
+    def __init__(self, wanted, read, wrong, sources, fetch, begun, modes):
         # [HubFile] that the snapshot has in the end.
         self.wanted = wanted
         # Whether the content of all of them was read for this plan.
@@ -300,6 +300,8 @@ class Plan:
         self.fetch = fetch
         # Bytes of these that are in the staging folder already.
         self.begun = begun
+        # {path: mode} of files and folders that not everybody can read.
+        self.modes = modes
 
     @property
     def bytes_to_fetch(self):
@@ -345,6 +347,7 @@ class HubSnapshot:
 
     def present(self):
         """Bring the snapshot, or repair it."""
+        self._look()
         commit, listed = self._listing()
         wanted, left_out = self._select(commit, listed)
         self.result.update(commit=commit, path=self._folder(commit), left_out=[f.path for f in left_out])
@@ -355,19 +358,20 @@ class HubSnapshot:
             return self.result
         with self._locked():
             # By now another run may have brought it.
+            self._look(alone=True)
             if self.state == "present" and self._is_complete(commit, wanted):
                 self._describe(self._plan(commit, listed, wanted), commit)
                 return self.result
             self.staging.open()
-            done = False
+            done = []
             try:
                 plan = self._plan(commit, listed, wanted)
                 self._describe(plan, commit)
                 self._require_space(plan)
                 self._carry_out(plan, commit, listed)
-                done = True
+                done = plan.wanted
             finally:
-                self.staging.close(done)
+                self.staging.close(done, prune=bool(done) and self.keep is not None)
         return self.result
 
     def absent(self):
@@ -388,6 +392,16 @@ class HubSnapshot:
                     os.rmdir(self.dest)
         return self.result
 
+    def _look(self, alone=False):
+        """Look at what is in dest. alone: whether this run holds its lock."""
+        self.found = _snapshot.Look(self.dest)
+        # Contents that wait for a run; None when there is no place for them, or another run works there.
+        self.waiting = None
+        if os.path.isdir(self.staging.path) and (alone or not _snapshot.is_held(self.dest)):
+            # Who may not look there sees a snapshot that is complete all the same.
+            with contextlib.suppress(PermissionError, FileNotFoundError):
+                self.waiting = set(self.staging.contents())
+
     def _listing(self):
         """Return (commit, [HubFile] of the commit), from the manifest when it is pinned and there."""
         if _snapshot.COMMIT.match(self.revision):
@@ -407,7 +421,7 @@ class HubSnapshot:
 
     def _manifest(self, commit):
         """Return the manifest of this repository's snapshot; another's can have the same commit."""
-        notes = _snapshot.read_manifest(self._folder(commit))
+        notes = self.found.manifest(commit)
         if notes and (notes["repo_id"], notes["repo_type"]) == (self.repo_id, self.repo_type):
             return notes
         return None
@@ -438,7 +452,12 @@ class HubSnapshot:
             sources = {f: good[_snapshot.content_id(f)] for f in wrong if _snapshot.content_id(f) in good}
         fetch = [f for f in wrong if f not in sources]
         begun = {_snapshot.content_id(f): self.staging.held_bytes(f) for f in fetch}
-        return Plan(wanted, not sized and self.check == "sha256", wrong, sources, fetch, sum(begun.values()))
+        modes = {}
+        if os.path.isdir(folder):
+            # Of files that somebody else has put there, and, looked at thoroughly, of all.
+            known = _paths(notes["files"]) if notes and self.state == "present" else set()
+            modes = _snapshot.wrong_modes(folder, [f for f in wanted if f not in wrong and f.path not in known])
+        return Plan(wanted, not sized and self.check == "sha256", wrong, sources, fetch, sum(begun.values()), modes)
 
     def _errors(self, paths, check, doing):
         """Return {path: why it is wrong}, and show how far a check of contents is."""
@@ -455,9 +474,9 @@ class HubSnapshot:
             path = os.path.join(folder, f.path)
             if path not in errors and _snapshot.content_id(f) in missing:
                 found.setdefault(_snapshot.content_id(f), (path, f))
-        for commit in _snapshot.commits(self.dest) if missing.difference(found) else []:
+        for commit in self.found.commits if missing.difference(found) else []:
             other = self._folder(commit)
-            notes = _snapshot.read_manifest(other) if other != folder else None
+            notes = self.found.manifest(commit) if other != folder else None
             for f in notes["files"] if notes else []:
                 path = os.path.join(other, f.path)
                 if _snapshot.content_id(f) in missing and _snapshot.content_error(path, f, "size") is None:
@@ -467,9 +486,9 @@ class HubSnapshot:
     def _is_complete(self, commit, wanted):
         """Return whether nothing has to be done, by the manifest and the sizes."""
         notes, folder = self._manifest(commit), self._folder(commit)
-        if not notes or self._level(notes) != notes["verified"] or self._surplus(commit):
+        if not notes or self._level(notes) != notes["verified"]:
             return False
-        if _paths(wanted).difference(_paths(notes["files"])):
+        if _paths(wanted).difference(_paths(notes["files"])) or self._surplus(commit, notes["files"], True):
             return False
         return not _snapshot.content_errors({os.path.join(folder, f.path): f for f in notes["files"]}, "size")
 
@@ -477,16 +496,37 @@ class HubSnapshot:
         """Return how well the snapshot is verified after this run."""
         return "sha256" if self.check == "sha256" else (notes["verified"] if notes else "size")
 
-    def _surplus(self, commit):
-        """Return the paths in dest that this run takes away."""
+    def _surplus(self, commit, wanted, complete):
+        """Return the paths in dest that this run takes away. complete: whether it needs no content for wanted."""
+        return self._older(commit) + self._leftovers(wanted, complete)
+
+    def _older(self, commit):
+        """Return the paths of snapshots that are too many, and of what killed runs left beside them."""
         found = []
         if self.keep is not None:
-            older = [c for c in _snapshot.commits(self.dest) if c != commit and c not in self.protect]
+            older = [c for c in self.found.commits if c != commit and c not in self.protect]
             found = [self._folder(c) for c in older[self.keep :]]
         return found + _snapshot.orphans(self.dest)
 
+    def _leftovers(self, wanted, complete):
+        """Return the paths of contents that wait for nobody.
+
+        Those of a complete snapshot do. Those of another commit wait for it, until older snapshots are taken away.
+        """
+        if self.waiting is None:
+            return []
+        ours = self.waiting.intersection(map(_snapshot.content_id, wanted))
+        gone = (ours if complete else set()) | (self.waiting - ours if self.keep is not None else set())
+        if complete and gone == self.waiting:
+            return [self.staging.path]
+        return [os.path.join(self.staging.path, content) for content in sorted(gone)]
+
     def _require_space(self, plan):
-        _snapshot.require_space(self.dest, plan.bytes_to_fetch, self.module.params["min_free"])
+        min_free = self.module.params["min_free"]
+        spare = 0 if self.waiting is None else self.staging.idle_bytes(plan.fetch)
+        if _snapshot.require_space(self.dest, plan.bytes_to_fetch, min_free, spare) and not self.module.check_mode:
+            self.module.warn("%s is short of space: what unfinished runs for other commits left is dropped" % self.dest)
+            self.staging.drop_idle(plan.fetch)
 
     def _carry_out(self, plan, commit, listed):
         notes, folder, now = self._manifest(commit), self._folder(commit), time.time()
@@ -514,8 +554,10 @@ class HubSnapshot:
             self.staging.publish(folder, list(plan.wrong), manifest)
         elif manifest != notes:
             self.staging.note(folder, manifest)
+        for path, mode in plan.modes.items():
+            os.chmod(path, mode)
         self.result.update(_verified(manifest))
-        for path in self._surplus(commit):
+        for path in self._older(commit):
             _snapshot.remove_tree(path)
 
     def _fetch(self, plan, commit):
@@ -540,11 +582,11 @@ class HubSnapshot:
 
     def _describe(self, plan, commit):
         notes = self._manifest(commit)
-        removed = self._surplus(commit)
+        removed = self._surplus(commit, plan.wanted, not plan.wrong)
         linked = [f for f in plan.wrong if f in plan.sources]
         before = sorted(f.path for f in notes["files"]) if notes else []
         after = sorted(f.path for f in plan.wanted)
-        changed = bool(plan.wrong or removed) or not notes or self._level(notes) != notes["verified"]
+        changed = bool(plan.wrong or plan.modes or removed) or not notes or self._level(notes) != notes["verified"]
         self.result.update(
             changed=changed or before != after,
             files=len(plan.wanted),

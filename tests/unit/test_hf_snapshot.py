@@ -362,6 +362,42 @@ def test_a_symbolic_link_is_no_file(snapshot: Any, served: Hub, dest: Path, tmp_
     require_published(result, dest)
 
 
+@pytest.mark.parametrize("kind", ["no manifest", "verified", "a new file"])
+def test_files_that_not_everybody_can_read(snapshot: Any, served: Hub, dest: Path, kind: str) -> None:
+    """Such as those that somebody copied with a umask of 077; a container that is not root has to read them."""
+    limits = {"ignore_patterns": ["docs/*"]} if kind == "a new file" else {}
+    commit = snapshot(served, **limits)["commit"]
+    folder, params = dest / commit, {"revision": commit}
+    if kind == "no manifest":
+        (folder / ".snapshot.json").unlink()
+    elif kind == "verified":
+        params["state"] = "verified"
+    else:
+        write_files(folder, {path: FILES[path] for path in FILES if path.startswith("docs/")})
+    for path in folder.rglob("docs*/**/*" if kind == "a new file" else "*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    before = state_of(folder)
+    assert snapshot(served, **params, check_mode=True)["changed"]
+    assert state_of(folder) == before
+    result = snapshot(served, **params)
+    assert (result["changed"], result["fetched"]) == (True, [])
+    require_published(result, dest)
+    assert not snapshot(served, **params)["changed"]
+
+
+def test_a_look_reads_each_manifest_once(
+    snapshot: Any, served: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = commits_of(root, snapshot, served, 3)
+    read, read_manifest = [], _snapshot.read_manifest
+    monkeypatch.setattr(_snapshot, "read_manifest", lambda folder: (read.append(folder), read_manifest(folder))[1])
+    assert not snapshot(served, revision=commits[0], keep=2)["changed"]
+    assert len(read) == 3
+    read.clear()
+    assert not snapshot(served, revision=commits[0])["changed"]
+    assert len(read) == 1, "nobody asked for the others"
+
+
 def test_verified(snapshot: Any, served: Hub, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_snapshot.time, "time", lambda: 0)
     first = snapshot(served, ignore_patterns=["*.txt"])

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from conftest import FILES, REPOSITORY, wait_until, write_files
 from hub import Fault, Hub
-from test_hf_snapshot import TOKEN, TOTAL, fetched, moved, require_published
+from test_hf_snapshot import TOKEN, TOTAL, Usage, fetched, moved, require_published
 
-from ansible_collections.llmops.vllm.plugins.module_utils import _hub, _progress, _retry, _staging, _transfer
+from ansible_collections.llmops.vllm.plugins.module_utils import _hub, _progress, _retry, _snapshot, _staging, _transfer
 
 WEIGHTS = random.Random(0).randbytes(3_000_000)
 LARGE = {"config.json": b"{}\n", "model.safetensors": WEIGHTS}
@@ -287,6 +287,101 @@ def test_a_part_serves_another_commit_too(snapshot: Any, large: Path, dest: Path
         result = snapshot(hub, repo_id="org/large")
         assert body(hub) == [(1_400_000, len(WEIGHTS) - 1_400_000)]
         assert [path.name for path in dest.iterdir()] == [result["commit"]]
+
+
+@pytest.mark.parametrize("state", ["present", "verified"])
+def test_work_on_one_commit_leaves_what_another_one_waits_for(
+    snapshot: Any, served: Hub, dest: Path, root: Path, state: str
+) -> None:
+    """Such as a verification at night, while a new model is half here."""
+    old = snapshot(served)["commit"]
+    new = {**FILES, "model.safetensors": WEIGHTS}
+    moved(root, new)
+    served.faults += [
+        Fault(path="model.safetensors", close_after=2_700_000),
+        Fault(path="model.safetensors", status=403),
+    ]
+    assert snapshot(served)["failed"]
+    (dest / old / "config.json").unlink()
+    assert snapshot(served, revision=old, state=state)["fetched"] == ["config.json"]
+    for check_mode in (True, False):
+        assert not snapshot(served, revision=old, check_mode=check_mode)["changed"]
+    served.log.clear()
+    assert snapshot(served)["verified"]
+    assert body(served) == [(2_700_000, 300_000)]
+    assert {path.name for path in dest.iterdir()} == {old, snapshot(served)["commit"]}
+
+
+def test_what_nobody_will_fetch_goes_with_older_snapshots(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    old = snapshot(served)["commit"]
+    moved(root, {**FILES, "model.safetensors": WEIGHTS})
+    served.faults += [Fault(path="model.safetensors", close_after=5000), Fault(path="model.safetensors", status=403)]
+    assert snapshot(served)["failed"]
+    for check_mode in (True, False):
+        result = snapshot(served, revision=old, keep=0, check_mode=check_mode)
+        assert (result["changed"], result["removed"]) == (True, [str(dest / ".incomplete")])
+    assert [path.name for path in dest.iterdir()] == [old]
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_killed_between_the_snapshot_and_the_end(
+    snapshot: Any, served: Hub, dest: Path, others: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(_staging.Staging, "close", lambda *_args, **_kwargs: None)
+        commit = snapshot(served)["commit"]
+    left = dest / ".incomplete"
+    assert len(list(left.iterdir())) == 1 + len(FILES)
+    if others:
+        (left / f"{'5' * 64}.part").write_bytes(b"another commit's")
+    served.requests.clear()
+    with _snapshot.locked(str(dest)):
+        # It may be another run's, which works on it.
+        assert not snapshot(served, revision=commit)["changed"]
+    foretold = snapshot(served, revision=commit, check_mode=True)
+    result = snapshot(served, revision=commit)
+    assert (foretold["removed"], result["changed"], served.requests) == (result["removed"], True, [])
+    assert len(result["removed"]) == (len(FILES) if others else 1)
+    assert left.exists() == others
+    assert not snapshot(served, revision=commit)["changed"]
+
+
+def test_who_may_not_look_into_unfinished_work_sees_the_snapshot(
+    snapshot: Any, served: Hub, dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = snapshot(served)["commit"]
+    (dest / ".incomplete").mkdir()
+
+    def denied(self: _staging.Staging) -> None:
+        raise PermissionError(13, "Permission denied", self.path)
+
+    monkeypatch.setattr(_staging.Staging, "contents", denied)
+    for check_mode in (True, False):
+        assert snapshot(served, revision=commit, check_mode=check_mode)["changed"] is False
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_what_another_commit_left_makes_no_disk_too_small(
+    snapshot: Any, large: Path, dest: Path, enough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed, and then the branch moved on to other weights of the same size."""
+    with Hub(large) as hub:
+        stale = interrupted(snapshot, hub, dest, 1_400_000)
+        (large / "org/large").rename(large / "org/large@old")
+        write_files(large / "org/large", {**LARGE, "model.safetensors": WEIGHTS[::-1]})
+        size = os.path.getsize
+
+        def usage(_path: str) -> Any:
+            used = sum(size(path) for path in dest.rglob("*") if path.is_file() and path.suffix != ".synced")
+            return Usage(0, 0, len(WEIGHTS) + 1_000 - used - (0 if enough else 1_000_000))
+
+        monkeypatch.setattr(_snapshot.shutil, "disk_usage", usage)
+        for check_mode in (True, False):
+            result = snapshot(hub, repo_id="org/large", check_mode=check_mode)
+            assert result["failed"] != enough, result
+            assert stale.exists() == (check_mode or not enough)
+        if not enough:
+            assert result["msg"].startswith(f"{dest} needs 4 MB, and ")
 
 
 def test_check_mode_knows_what_has_come(snapshot: Any, large: Path, dest: Path) -> None:

@@ -17,6 +17,7 @@ became part of; those of another commit wait for the run that wants it.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import os
@@ -131,14 +132,17 @@ class Staging:
             # Before the first file: a run that is killed on the way must not leave it under a checked one's name.
             self.note(folder, {**notes, "verified": "size"})
         target = folder if exists else os.path.join(self.path, "tree")
+        if not exists:
+            os.makedirs(target, exist_ok=True)
+            # It says whose contents these are, should they be found there.
+            self.note(target, manifest)
+        uses = collections.Counter(map(_snapshot.content_id, files))
         for wanted in files:
             path = os.path.join(target, wanted.path)
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.replace(self._second_name(self.whole(wanted)), path)
+            uses[_snapshot.content_id(wanted)] -= 1
+            os.replace(self._second_name(self.whole(wanted), not uses[_snapshot.content_id(wanted)]), path)
             os.chmod(path, 0o644)
-        if not exists:
-            os.makedirs(target, exist_ok=True)
-            os.chmod(target, 0o755)
         folders = {target}
         for wanted in files:
             path = os.path.dirname(wanted.path)
@@ -148,8 +152,9 @@ class Staging:
         for path in folders:
             os.chmod(path, 0o755)
             _snapshot.sync(path)
-        self.note(target, manifest)
-        if not exists:
+        if exists:
+            self.note(folder, manifest)
+        else:
             os.rename(target, folder)
         _snapshot.sync(self.dest)
 
@@ -164,7 +169,7 @@ class Staging:
         self.reject(wanted)
 
     def close(self, done=(), prune=False):
-        """End the work. done: [HubFile] of a snapshot that is complete now; their contents go, with prune all others too.
+        """End the work. done: [HubFile] of a snapshot that is complete now; their contents go, with prune all others.
 
         What stays is for the run that wants it. When that is nothing, the folder goes.
         """
@@ -186,8 +191,15 @@ class Staging:
         for name in os.listdir(self.path):
             if name.startswith("new"):
                 os.unlink(os.path.join(self.path, name))
-        for name in ("tree", "xet"):
-            shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
+        tree = os.path.join(self.path, "tree")
+        notes = _snapshot.read_manifest(tree)
+        for wanted in notes["files"] if notes else []:
+            path = os.path.join(tree, wanted.path)
+            if os.path.isfile(path):
+                # Where there are no second names, it may be the only one.
+                self._doubt(path, _snapshot.content_id(wanted))
+        for path in (tree, os.path.join(self.path, "xet")):
+            shutil.rmtree(path, ignore_errors=True)
 
     def _idle(self, wanted):
         used = set(map(_snapshot.content_id, wanted))
@@ -211,8 +223,23 @@ class Staging:
         except ValueError:
             return 0
 
-    def _second_name(self, source):
-        """Give a file a second name, or make a copy where the file system knows no hard links."""
+    def can_link(self, source=None):
+        """Return whether a file, by default one of this folder, can have a second name here."""
+        new = os.path.join(self.path, "new")
+        try:
+            os.link(source or os.path.join(self.path, "boot_id"), new)
+        except OSError as error:
+            if error.errno not in NO_LINK:
+                raise
+            return False
+        os.unlink(new)
+        return True
+
+    def _second_name(self, source, last=False):
+        """Give a file a second name, and return it. Where the file system knows none, that is a copy.
+
+        last: nobody needs the first name any more, so that it can do instead of a copy.
+        """
         new = os.path.join(self.path, "new")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new)
@@ -221,6 +248,8 @@ class Staging:
         except OSError as error:
             if error.errno not in NO_LINK:
                 raise
+            if last:
+                return source
             shutil.copyfile(source, new)
             os.chmod(new, 0o644)
             _snapshot.sync(new)

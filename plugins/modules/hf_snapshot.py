@@ -354,7 +354,8 @@ class HubSnapshot:
         if self.module.check_mode or (self.state == "present" and self._is_complete(commit, wanted)):
             plan = self._plan(commit, listed, wanted)
             self._describe(plan, commit)
-            self._require_space(plan)
+            if plan.wrong:
+                self._require_space(plan)
             return self.result
         with self._locked():
             # By now another run may have brought it.
@@ -524,13 +525,23 @@ class HubSnapshot:
     def _require_space(self, plan):
         min_free = self.module.params["min_free"]
         spare = 0 if self.waiting is None else self.staging.idle_bytes(plan.fetch)
-        if _snapshot.require_space(self.dest, plan.bytes_to_fetch, min_free, spare) and not self.module.check_mode:
+        needed = plan.bytes_to_fetch + self._bytes_to_copy(plan)
+        if _snapshot.require_space(self.dest, needed, min_free, spare) and not self.module.check_mode:
             self.module.warn("%s is short of space: what unfinished runs for other commits left is dropped" % self.dest)
             self.staging.drop_idle(plan.fetch)
 
+    def _bytes_to_copy(self, plan):
+        """Return the bytes of files that would share another's content, where the file system knows no hard links."""
+        if self.module.check_mode:
+            # It would take a file to know.
+            return 0
+        copied = [f.size for f, source in plan.sources.items() if not self.staging.can_link(source)]
+        twins = sum(f.size for f in plan.fetch) - sum({_snapshot.content_id(f): f.size for f in plan.fetch}.values())
+        return sum(copied) + (twins if twins and not self.staging.can_link() else 0)
+
     def _carry_out(self, plan, commit, listed):
         notes, folder, now = self._manifest(commit), self._folder(commit), time.time()
-        for f, source in plan.sources.items():
+        for f, source in {_snapshot.content_id(f): (f, source) for f, source in plan.sources.items()}.values():
             self.staging.link(source, f)
         if plan.fetch:
             self._fetch(plan, commit)

@@ -936,6 +936,21 @@ def test_a_disk_that_knows_no_links(
     require_published(result, dest, {**files, "config.json": b'{"new": 1}\n'})
 
 
+def test_copies_need_room(snapshot: Any, served: Hub, dest: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    snapshot(served)
+    moved(root, {**FILES, "config.json": b'{"new": 1}\n', "a.safetensors": b"twin", "b.safetensors": b"twin"})
+    needed = TOTAL - len(FILES["config.json"]) + 11 + 4 + 4
+    free = [needed - 1]
+    monkeypatch.setattr(_snapshot.shutil, "disk_usage", lambda path: Usage(0, 0, free[0]))
+    assert " free: free 1 MB there or choose another dest" in snapshot(served)["msg"]
+    free[0] += 1
+    assert snapshot(served)["verified"]
+
+
 def test_a_dest_that_cannot_be_one(snapshot: Any, served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     file.write_text("")

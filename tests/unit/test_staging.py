@@ -118,10 +118,38 @@ def test_without_hard_links_there_are_copies(
         raise OSError(number, "no links here")
 
     monkeypatch.setattr(_staging.os, "link", refuse)
+    copied, copyfile = [], _staging.shutil.copyfile
+    monkeypatch.setattr(_staging.shutil, "copyfile", lambda *paths: (copied.append(paths), copyfile(*paths)))
     fill(staging)
+    assert not staging.can_link()
     staging.publish(str(tmp_path / COMMIT), WANTED, notes())
     found = read_files(tmp_path / COMMIT)
     assert {path: found[path] for path in FILES} == FILES
+    # Nothing is twice on the disk but what is twice in the repository.
+    assert len(copied) == 1
+    assert staging.contents() == {}
+
+
+def test_without_hard_links_a_killed_publication_loses_nothing(
+    staging: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    def killed(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    fill(staging)
+    with monkeypatch.context() as patch:
+        patch.setattr(_staging.os, "link", refuse)
+        patch.setattr(_staging.os, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            staging.publish(str(tmp_path / COMMIT), WANTED, notes())
+    (Path(staging.path) / "boot_id").write_text("another boot")
+    staging.open()
+    for wanted in WANTED:
+        assert Path(staging.part(wanted)).read_bytes() == FILES[wanted.path]
+    assert not (Path(staging.path) / "tree").exists()
 
 
 def test_a_disk_that_is_full_is_no_reason_for_a_copy(

@@ -176,6 +176,9 @@ class Hub:
                 token=self.token,
             )
         except Exception as error:
+            if isinstance(error, self.client.utils.LocalEntryNotFoundError) and error.__cause__:
+                # So the client says that its first question failed, whatever the answer was.
+                error = error.__cause__
             # The client's own errors are OSErrors as well, in some of its versions.
             if isinstance(error, OSError) and error.errno and not self._may_pass(error):
                 raise

@@ -215,6 +215,22 @@ def test_the_clients_errors_with_a_large_file(error: Exception, kind: type[Excep
     assert str(caught.value).startswith(sentence)
 
 
+@pytest.mark.parametrize(
+    ("status", "kind", "sentence"),
+    [
+        (503, Passing, f"{URL} answered with HTTP status 503 for org/name"),
+        (403, SnapshotError, f"org/name on {URL} is forbidden to anonymous requests: pass a token that may read it"),
+    ],
+)
+def test_what_the_client_hides_is_said(status: int, kind: type[Exception], sentence: str) -> None:
+    def download(*_args: Any, **_kwargs: Any) -> None:
+        raise utils.LocalEntryNotFoundError("An error happened, and it is not in the cache") from http_error(status)
+
+    with pytest.raises(kind) as caught:
+        hub(hf_hub_download=download).download(COMMIT, "big.safetensors", "/dest")
+    assert str(caught.value) == sentence
+
+
 @pytest.mark.parametrize("given", _hub.CERTIFICATE_VARIABLES)
 def test_one_bundle_of_certificates_is_for_all(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in _hub.CERTIFICATE_VARIABLES:

@@ -80,7 +80,8 @@ options:
     description:
       - Which weights of a model may come. It means nothing to datasets and spaces.
       - V(safetensors_only) leaves pickled ones (C(.bin), C(.pt), C(.pth), C(.ckpt), C(.pkl), C(.pickle)) out, and
-        refuses a repository that has no others, because loading them can run code that they bring.
+        refuses a repository that has no others, or whose weights have no others in their folder (C(pytorch_model.bin)
+        and what PEFT and diffusers call so), because loading them can run code that they bring.
       - V(any) takes these too, where no safetensors stand beside them.
     type: str
     choices: [safetensors_only, any]

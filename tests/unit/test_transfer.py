@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import requests
 import urllib3
-from conftest import FILES, LARGE, REPOSITORY, WEIGHTS, write_files
+from conftest import FILES, LARGE, REPOSITORY, WEIGHTS, asked, write_files
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -36,11 +36,6 @@ from ansible_collections.llmops.vllm.plugins.module_utils._transfer import Conte
 from ansible_collections.llmops.vllm.plugins.modules import hf_snapshot
 
 MODEL = HubFile("model.safetensors", len(WEIGHTS), hashlib.sha256(WEIGHTS).hexdigest(), "b" * 40)
-
-
-def asked(hub: Hub, name: str = "model.safetensors") -> list[tuple[int | None, int]]:
-    """Where each request for a file began, and how many bytes it got."""
-    return [(answer.start, answer.sent) for answer in hub.log if answer.path.endswith(name)]
 
 
 @pytest.fixture

@@ -114,13 +114,15 @@ options:
     description:
       - How often a request, or a file, is tried again that brought nothing. Each time the wait doubles, or is what
         the server asks for.
-      - An answer that does not pass by itself (401, 403, 404) is never tried again.
+      - An answer that does not pass by itself (401, 403, 404) is never tried again, but for a 403 of the content network
+        that the Hub redirects to, whose addresses expire.
     type: int
     default: 5
     version_added: 0.2.0
   keep:
-    description: How many older snapshots stay in O(dest); by default all. The oldest go first, when the wanted one is
-      complete.
+    description:
+      - How many older snapshots stay in O(dest); by default all. The oldest go first, when the wanted one is complete.
+      - With them goes what unfinished runs for other commits left.
     type: int
     version_added: 0.2.0
   protect:
@@ -138,11 +140,19 @@ options:
     description:
       - V(present) makes sure that the snapshot is there; of files that were checked before, it looks at the sizes.
       - V(verified) reads every file again, on all cores, and brings those anew that are not what the Hub lists.
-        Without patterns, the files are those that the snapshot has.
+        Without patterns, the files are those that the snapshot has. Their modes become 0644, those of folders 0755.
       - V(absent) takes it away.
     type: str
     choices: [present, verified, absent]
     default: present
+  create:
+    description:
+      - Whether O(state=verified) brings a snapshot that is not there.
+      - V(false) is for a check of what was found before, so that it does not bring back what another run takes away
+        meanwhile.
+    type: bool
+    default: true
+    version_added: 0.2.0
   progress_file:
     description: File for the line that the action plugin shows. Set by the action plugin.
     type: path
@@ -349,7 +359,11 @@ class HubSnapshot:
     def present(self):
         """Bring the snapshot, or repair it."""
         self._look()
+        if _snapshot.COMMIT.match(self.revision) and self._is_left_alone(self.revision):
+            return self._nothing(self.revision)
         commit, listed = self._listing()
+        if self._is_left_alone(commit):
+            return self._nothing(commit)
         wanted, left_out = self._select(commit, listed)
         self.result.update(commit=commit, path=self._folder(commit), left_out=[f.path for f in left_out])
         if self.module.check_mode or (self.state == "present" and self._is_complete(commit, wanted)):
@@ -361,6 +375,8 @@ class HubSnapshot:
         with self._locked():
             # By now another run may have brought it.
             self._look(alone=True)
+            if self._is_left_alone(commit):
+                return self._nothing(commit)
             if self.state == "present" and self._is_complete(commit, wanted):
                 self._describe(self._plan(commit, listed, wanted), commit)
                 return self.result
@@ -392,6 +408,18 @@ class HubSnapshot:
             if whole:
                 with contextlib.suppress(OSError):
                     os.rmdir(self.dest)
+        return self.result
+
+    def _is_left_alone(self, commit):
+        """Return whether there is no snapshot, and none shall be made."""
+        wants_one = self.state == "present" or self.module.params["create"]
+        return not wants_one and not os.path.isdir(self._folder(commit))
+
+    def _nothing(self, commit):
+        """Return the result for a snapshot that is not there and stays away."""
+        lists = {key: [] for key in ("left_out", "fetched", "linked", "wrong")}
+        numbers = dict.fromkeys(("files", "bytes_total", "bytes_downloaded", "bytes_linked"), 0)
+        self.result.update(commit=commit, path=self._folder(commit), **lists, **numbers, **_verified(None))
         return self.result
 
     def _look(self, alone=False):
@@ -716,6 +744,7 @@ def main():
             protect=dict(type="list", elements="str", default=[]),
             min_free=dict(type="bytes", default=0),
             state=dict(type="str", choices=["present", "verified", "absent"], default="present"),
+            create=dict(type="bool", default=True),
             progress_file=PROGRESS_FILE_SPEC,
         ),
         mutually_exclusive=[("token", "token_file")],

@@ -511,6 +511,37 @@ def test_verified_brings_a_snapshot_that_is_not_there(snapshot: Any, served: Hub
     require_published(snapshot(served, state="verified"), dest)
 
 
+def test_verified_may_leave_one_alone_that_is_not_there(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    for check_mode in (True, False):
+        for revision in ("1" * 40, "main"):
+            result = snapshot(served, revision=revision, state="verified", create=False, check_mode=check_mode)
+            assert (result["failed"], result["changed"], result["files"]) == (False, False, 0)
+            assert (result["wrong"], result["verified"], dest.exists()) == ([], False, False)
+    assert len(served.requests) == 2, "a pinned one needs no request"
+    commit = snapshot(served)["commit"]
+    (dest / commit / "config.json").unlink()
+    result = snapshot(served, revision=commit, state="verified", create=False)
+    assert result["fetched"] == ["config.json"]
+    require_published(result, dest)
+
+
+def test_one_that_goes_while_verified_waits_is_not_brought_back(
+    snapshot: Any, served: Hub, dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = snapshot(served)["commit"]
+    served.requests.clear()
+    locked = hf_snapshot.HubSnapshot._locked
+
+    def pruned(self: hf_snapshot.HubSnapshot) -> Any:
+        _snapshot.remove_tree(str(dest / commit))
+        return locked(self)
+
+    monkeypatch.setattr(hf_snapshot.HubSnapshot, "_locked", pruned)
+    result = snapshot(served, revision=commit, state="verified", create=False)
+    assert (result["changed"], result["path"], served.requests) == (False, str(dest / commit), [])
+    assert list(dest.iterdir()) == []
+
+
 def test_the_time_of_the_check(snapshot: Any, served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(hf_snapshot.time, "time", lambda: now[0])

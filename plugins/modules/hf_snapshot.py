@@ -114,8 +114,8 @@ options:
     description:
       - How often a request, or a file, is tried again that brought nothing. Each time the wait doubles, or is what
         the server asks for.
-      - An answer that does not pass by itself (401, 403, 404) is never tried again, but for a 403 of the content network
-        that the Hub redirects to, whose addresses expire.
+      - An answer that does not pass by itself (401, 403, 404) is never tried again. Only a 403 of the content network
+        that the Hub redirects to is, since its addresses expire.
     type: int
     default: 5
     version_added: 0.2.0

@@ -320,7 +320,7 @@ def test_killed_between_the_snapshot_and_the_end(
     served.requests.clear()
     with _snapshot.locked(str(dest)):
         # It may be another run's, which works on it.
-        assert not snapshot(served, revision=commit)["changed"]
+        assert not snapshot(served, revision=commit, check_mode=True)["changed"]
     foretold = snapshot(served, revision=commit, check_mode=True)
     result = snapshot(served, revision=commit)
     assert (foretold["removed"], result["changed"], served.requests) == (result["removed"], True, [])

@@ -17,6 +17,8 @@ from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import COMMI
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _CONTENT_ID = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?\Z")
+# Of more files than so many, the list in a repository's information may end early; the client does not trust it either.
+MOST_SIBLINGS = 1000
 
 # Read by the client when it is imported: no telemetry, no bars on a module's output. Read by requests, also after a
 # redirect: the token comes from the module alone, never from the account's ~/.netrc.
@@ -25,6 +27,8 @@ CLIENT_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
+# Either makes the client refuse to ask anybody.
+OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 # What names a bundle of certificates: to requests, to curl and requests, to OpenSSL and the client since its 1.0.
 CERTIFICATE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 # Below the client; which one it is changes with its major version.
@@ -38,8 +42,9 @@ def import_client(endpoint):
     if bundle:
         for name in CERTIFICATE_VARIABLES:
             os.environ.setdefault(name, bundle)
-    # Left over from a shell, it would turn every request into an error.
-    os.environ.pop("HF_HUB_OFFLINE", None)
+    # Left over from a shell, they would turn every request into an error.
+    for name in OFFLINE_VARIABLES:
+        os.environ.pop(name, None)
     if endpoint.rstrip("/") != DEFAULT_ENDPOINT:
         # A mirror serves plain HTTP; with Xet the client would go past it.
         os.environ["HF_HUB_DISABLE_XET"] = "1"
@@ -82,18 +87,45 @@ class Hub:
         return self.endpoint == DEFAULT_ENDPOINT
 
     def listing(self, revision):
-        """Return (commit, [HubFile]) of a branch, tag or commit. One request."""
+        """Return (commit, [HubFile]) of a branch, tag or commit. One request, and more for a large repository."""
         api = self.client.HfApi(endpoint=self.endpoint, token=self.token)
+        info = self._ask(
+            revision,
+            lambda: api.repo_info(
+                self.repo_id, repo_type=self.repo_type, revision=revision, files_metadata=True, timeout=self.timeout
+            ),
+        )
+        # Part of a path from here on. A mirror that answers for another commit than the asked one serves no snapshot.
+        if not COMMIT.match(info.sha or "") or (COMMIT.match(revision) and info.sha != revision):
+            raise SnapshotError(
+                "%s says that '%s' of %s is the commit '%s': use a Hub or a mirror that knows it"
+                % (self.endpoint, revision, self.repo_id, info.sha)
+            )
+        siblings = info.siblings or []
+        if siblings and len(siblings) <= MOST_SIBLINGS:
+            return info.sha, [self._file(s.rfilename, s) for s in siblings]
+        return info.sha, self._ask(revision, lambda: self._tree(api, info.sha))
+
+    def _tree(self, api, commit):
+        """Return [HubFile] of a commit, page by page."""
+        session = self.client.utils.get_session()
+
+        def request(*args, **kwargs):
+            return type(session).request(session, *args, **{**kwargs, "timeout": self.timeout})
+
+        # The client takes no limit for these pages, and would wait for them without end.
+        session.request = request
+        tree = api.list_repo_tree(self.repo_id, recursive=True, revision=commit, repo_type=self.repo_type)
+        # Folders have no blob.
+        return [self._file(entry.path, entry) for entry in tree if hasattr(entry, "blob_id")]
+
+    def _ask(self, revision, request):
+        """Return what request() returns, and make it again when it failed in a way that may pass."""
         for attempt in range(1, self.attempts + 1):
             try:
-                info = api.repo_info(
-                    self.repo_id,
-                    repo_type=self.repo_type,
-                    revision=revision,
-                    files_metadata=True,
-                    timeout=self.timeout,
-                )
-                break
+                return request()
+            except SnapshotError:
+                raise
             except Exception as error:
                 if attempt == self.attempts or not self._may_pass(error):
                     raise SnapshotError(self._explain(error, revision)) from error
@@ -103,31 +135,23 @@ class Hub:
                 )
                 headers = getattr(getattr(error, "response", None), "headers", None) or {}
                 time.sleep(_retry.delay(attempt, headers.get("Retry-After")))
-        # Part of a path from here on. A mirror that answers for another commit than the asked one serves no snapshot.
-        if not COMMIT.match(info.sha or "") or (COMMIT.match(revision) and info.sha != revision):
-            raise SnapshotError(
-                "%s says that '%s' of %s is the commit '%s': use a Hub or a mirror that knows it"
-                % (self.endpoint, revision, self.repo_id, info.sha)
-            )
-        return info.sha, [self._file(sibling) for sibling in info.siblings or []]
 
-    def _file(self, sibling):
-        path = sibling.rfilename
+    def _file(self, path, entry):
         if path.startswith("/") or ".." in path.split("/") or "\0" in path:
             raise SnapshotError(
                 "%s lists the file '%s' of %s, which lies outside the snapshot: do not use it"
                 % (self.endpoint, path, self.repo_id)
             )
-        lfs = sibling.lfs
+        lfs = entry.lfs
         # A dataclass in most versions of the client, a dict in some.
         sha256 = (lfs["sha256"] if isinstance(lfs, dict) else lfs.sha256) if lfs else None
         # The blob id of a file in LFS is that of its pointer.
-        if sibling.size is None or not _CONTENT_ID.match((sha256 if lfs else sibling.blob_id) or ""):
+        if entry.size is None or not _CONTENT_ID.match((sha256 if lfs else entry.blob_id) or ""):
             raise SnapshotError(
                 "%s lists no size and checksum of %s of %s: use a Hub or a mirror that does"
                 % (self.endpoint, path, self.repo_id)
             )
-        return HubFile(path, sibling.size, sha256, sibling.blob_id)
+        return HubFile(path, entry.size, sha256, entry.blob_id)
 
     def file_url(self, commit, path):
         """Return the address of a file's content."""
@@ -152,6 +176,9 @@ class Hub:
                 token=self.token,
             )
         except Exception as error:
+            if isinstance(error, self.client.utils.LocalEntryNotFoundError) and error.__cause__:
+                # So the client says that its first question failed, whatever the answer was.
+                error = error.__cause__
             # The client's own errors are OSErrors as well, in some of its versions.
             if isinstance(error, OSError) and error.errno and not self._may_pass(error):
                 raise

@@ -60,18 +60,21 @@ class Meter:
 
     @contextlib.contextmanager
     def folder(self, path):
-        """Count what somebody else writes into a folder."""
+        """Count what somebody else writes into a folder; what comes of a failure comes once more."""
+        came = 0
         self._folders.add(path)
         try:
             yield
+            came = folder_bytes(path)
         finally:
             self._folders.discard(path)
-            self.add(folder_bytes(path))
+            self.add(came)
 
     def line(self):
         """Return the line as of now."""
         with self._lock:
-            elsewhere = sum(folder_bytes(path) for path in self._folders)
+            # A copy: downloads begin and end meanwhile.
+            elsewhere = sum(folder_bytes(path) for path in tuple(self._folders))
             done, moved = self.done + elsewhere, self.moved + elsewhere
         now = self._clock()
         self._samples.append((now, moved))

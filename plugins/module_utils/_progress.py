@@ -2,9 +2,10 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """What a long-running module says of how far it is.
 
-The module writes one line of text into a small file while it works; the action plugin of
-the same name reads that file and shows the line (plugins/plugin_utils/progress.py). A
-module that is run without its action plugin gets no file, and everything here does nothing.
+The module writes one line of text into a small file while it works, below one that names its
+process; the action plugin of the same name reads that file, shows the line, and sees whether
+the process is still there (plugins/plugin_utils/progress.py). A module that is run without its
+action plugin gets no file, and everything here does nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Progress:
 
     def __init__(self, path=None):
         self.path = path
+        self.process = process() if path else ""
 
     def say(self, line):
         """Replace the line, as a whole, so that a reader never sees half of it."""
@@ -29,7 +31,7 @@ class Progress:
         beside = self.path + ".new"
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as stream:
-            stream.write(line)
+            stream.write("%s\n%s" % (self.process, line))
         os.replace(beside, self.path)
 
     @contextlib.contextmanager
@@ -63,6 +65,17 @@ class Progress:
         if self.path and os.path.exists(self.path):
             os.unlink(self.path)
         return False
+
+
+def process():
+    """Return this process as its number and its start, "-" where nobody can tell; the number alone is given anew."""
+    try:
+        with open("/proc/self/stat", encoding="utf-8") as stream:
+            # The name of the program, before the parenthesis, may hold spaces.
+            start = stream.read().rpartition(")")[2].split()[19]
+    except OSError:
+        return "-"
+    return "%d %s" % (os.getpid(), start)
 
 
 def human_bytes(count):

@@ -17,6 +17,8 @@ from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import Snaps
 # Formats whose loading can run code that the file brings:
 # https://huggingface.co/docs/hub/security-pickle
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# What transformers, PEFT and diffusers call pickled weights; other files hold an optimizer's state and the like.
+WEIGHTS = ("pytorch_model*.bin", "adapter_model*.bin", "diffusion_pytorch_model*.bin")
 # Formats that hold numbers only.
 PLAIN = (".safetensors", ".gguf")
 # The same weights for other frameworks than the one that vLLM uses.
@@ -51,9 +53,23 @@ def select(files, choice, where):
                 "choose a repository with safetensors, or set weights to 'any' if you trust its authors"
                 % (where, pickled[0].path)
             )
+        alone = _without_plain(pickled, taken)
+        if alone:
+            raise SnapshotError(
+                "%s has pickled weights (%s) in a folder without safetensors, which can run code when they are loaded: "
+                "leave them out by ignore_patterns, or set weights to 'any' if you trust its authors"
+                % (where, alone[0].path)
+            )
         duplicates += pickled
         taken = [f for f in taken if f not in pickled]
     return taken, duplicates
+
+
+def _without_plain(pickled, files):
+    """Return those of pickled that are the only weights of their folder: a model without them would not be whole."""
+    folders = {posixpath.dirname(f.path) for f in files if f.path.endswith(PLAIN)}
+    named = [f for f in pickled if any(fnmatch.fnmatchcase(posixpath.basename(f.path), w) for w in WEIGHTS)]
+    return [f for f in named if posixpath.dirname(f.path) not in folders]
 
 
 def _matches(path, choice):

@@ -13,6 +13,7 @@ import concurrent.futures
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -70,6 +71,9 @@ def content_error(path, wanted, check="sha256", count_bytes=None):
 
     check: sha256 reads the content (git's own hash for files that are not in LFS), size does not.
     """
+    if os.path.islink(path):
+        # What it points to is nobody's to keep, and a container that has this folder alone may not even see it.
+        return "%s is a symbolic link" % wanted.path
     if not os.path.isfile(path):
         return "%s is missing" % wanted.path
     size = os.path.getsize(path)
@@ -96,6 +100,19 @@ def content_errors(paths, check="sha256", count_bytes=None):
     with concurrent.futures.ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
         jobs = {path: pool.submit(content_error, path, paths[path], check, count_bytes) for path in largest_first}
         return {path: job.result() for path, job in jobs.items() if job.result()}
+
+
+def wrong_modes(folder, files):
+    """Return {path: mode} of files of a snapshot, and of folders on the way to them, that not everybody can read."""
+    wanted = {folder: 0o755, os.path.join(folder, MANIFEST): 0o644}
+    for f in files:
+        wanted[os.path.join(folder, f.path)] = 0o644
+        parent = os.path.dirname(f.path)
+        while parent:
+            wanted[os.path.join(folder, parent)] = 0o755
+            parent = os.path.dirname(parent)
+    found = {path: mode for path, mode in wanted.items() if os.path.exists(path)}
+    return {path: mode for path, mode in found.items() if os.stat(path).st_mode & 0o777 != mode}
 
 
 def manifest(repo_id, repo_type, commit, endpoint, files, left_out, verified, now):
@@ -143,15 +160,31 @@ def manifest_text(content):
     return json.dumps({**content, **entries}, indent=2) + "\n"
 
 
-def commits(dest):
-    """Return {commit: completed_at} of the snapshots in dest, the newest first."""
-    found = {}
-    for name in os.listdir(dest) if os.path.isdir(dest) else []:
-        folder = os.path.join(dest, name)
-        if COMMIT.match(name) and os.path.isdir(folder):
-            notes = read_manifest(folder)
-            found[name] = notes["completed_at"] if notes else utc(os.path.getmtime(folder))
-    return dict(sorted(found.items(), key=lambda item: (item[1], item[0]), reverse=True))
+class Look:
+    """The snapshots in dest as of one look: each manifest is read once, and not before somebody wants it."""
+
+    def __init__(self, dest):
+        self.dest = dest
+        self._manifests = {}
+
+    def manifest(self, commit):
+        """Return the manifest of a commit's snapshot, None where there is none."""
+        if commit not in self._manifests:
+            self._manifests[commit] = read_manifest(os.path.join(self.dest, commit))
+        return self._manifests[commit]
+
+    @functools.cached_property
+    def commits(self):
+        """{commit: completed_at}, the newest first."""
+        found = {}
+        for name in os.listdir(self.dest) if os.path.isdir(self.dest) else []:
+            folder = os.path.join(self.dest, name)
+            # Another run may take it away meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if COMMIT.match(name) and os.path.isdir(folder):
+                    notes = self.manifest(name)
+                    found[name] = notes["completed_at"] if notes else utc(os.path.getmtime(folder))
+        return dict(sorted(found.items(), key=lambda item: (item[1], item[0]), reverse=True))
 
 
 def orphans(dest):
@@ -183,21 +216,26 @@ def remove_tree(path):
     shutil.rmtree(path)
 
 
-def require_space(dest, needed, min_free=0):
-    """Raise SnapshotError unless the file system of dest has needed bytes free, and min_free more."""
-    existing = os.path.abspath(dest)
+def require_space(dest, needed, min_free=0, spare=0):
+    """Raise SnapshotError unless the file system of dest has needed bytes free, and min_free more.
+
+    spare: bytes that can be given up. Returns whether they have to be.
+    """
+    # Of what a symbolic link means, not of where it stands.
+    existing = os.path.realpath(dest)
     while not os.path.exists(existing):
         existing = os.path.dirname(existing)
     mount = existing
     while not os.path.ismount(mount):
         mount = os.path.dirname(mount)
     free = shutil.disk_usage(existing).free
-    if needed and needed + min_free > free:
-        spare = " and %s that stay free (min_free)" % _mb(min_free) if min_free else ""
+    if needed and needed + min_free > free + spare:
+        room = " and %s that stay free (min_free)" % _mb(min_free) if min_free else ""
         raise SnapshotError(
-            "%s needs %s%s, and %s has %s free: free %s there or choose another dest"
-            % (dest, _mb(needed), spare, mount, "%d MB" % (free // 10**6), _mb(needed + min_free - free))
+            "%s needs %s%s, and %s has %d MB free: free %s there or choose another dest"
+            % (dest, _mb(needed), room, mount, (free + spare) // 10**6, _mb(needed + min_free - free - spare))
         )
+    return bool(needed and needed + min_free > free)
 
 
 def _mb(count):
@@ -243,6 +281,16 @@ def locked(dest, when_waiting=None):
                         # Nothing has come of it.
                         os.rmdir(dest)
             return
+
+
+def is_held(dest):
+    """Return whether a run holds the lock of dest, without waiting and without a trace."""
+    try:
+        with open(os.path.join(dest, ".lock"), encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    return False
 
 
 def _is_file(path, stream):

@@ -3,18 +3,21 @@
 """What is on its way to a snapshot: ``dest/.incomplete/``, which outlives its process.
 
 Contents are kept under their checksum, not their path, so that a killed run, another commit
-and a second copy in the repository all find what is there:
+and a second copy in the repository all find what is there. They go with the snapshot that they
+became part of; those of another commit wait for the run that wants it.
 
     <id>          whole, checked by this run, and synced (<id>.unchecked: only its size was looked at)
     <id>.part     the first bytes of it
     <id>.synced   how many of these bytes are on the disk for sure
     boot_id       the boot of the machine in which all this was written
     tree/         the snapshot that is being put together
+    xet/          what the Hub's client is bringing; no other process can go on with it
     new*          files that are about to get their names
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import os
@@ -23,10 +26,11 @@ import shutil
 import threading
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _snapshot
+from ansible_collections.llmops.vllm.plugins.module_utils._meter import folder_bytes
 
 # What file systems say that cannot link, or not here or not once more.
 NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
-_CONTENT = re.compile(r"[0-9a-f]{40,64}(\.part|\.unchecked)?\Z")
+_CONTENT = re.compile(r"([0-9a-f]{40,64})(\.part|\.unchecked|\.synced)?\Z")
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -44,7 +48,7 @@ class Staging:
     def open(self):
         """Make the folder, or take over what an earlier run left in it."""
         os.makedirs(self.path, mode=0o700, exist_ok=True)
-        shutil.rmtree(os.path.join(self.path, "tree"), ignore_errors=True)
+        self._clear()
         boot_id, notes = _read(BOOT_ID), os.path.join(self.path, "boot_id")
         if _read(notes) != boot_id:
             # Bytes that were written, but not synced, before the machine went down may be anything.
@@ -55,9 +59,31 @@ class Staging:
                     os.truncate(path, min(self._synced(content), os.path.getsize(path)))
             self._write(notes, boot_id)
         for name in os.listdir(self.path):
-            content, suffix = os.path.splitext(name)
-            if _CONTENT.match(name) and suffix in ("", ".unchecked"):
-                self._doubt(os.path.join(self.path, name), content)
+            content = _CONTENT.match(name)
+            if content and content.group(2) in (None, ".unchecked"):
+                self._doubt(os.path.join(self.path, name), content.group(1))
+
+    def contents(self):
+        """Return {id: [its paths here]} of the contents that runs have left; {} where there are none."""
+        found = {}
+        for name in os.listdir(self.path) if os.path.isdir(self.path) else []:
+            content = _CONTENT.match(name)
+            if content:
+                found.setdefault(content.group(1), []).append(os.path.join(self.path, name))
+        return found
+
+    def idle_bytes(self, wanted):
+        """Return how many bytes become free when the contents go that are none of wanted."""
+        total = folder_bytes(os.path.join(self.path, "xet"))
+        for path in self._idle(wanted):
+            stat = os.stat(path)
+            total += stat.st_size if stat.st_nlink == 1 else 0
+        return total
+
+    def drop_idle(self, wanted):
+        """Take away the contents that are none of wanted."""
+        for path in self._idle(wanted):
+            os.unlink(path)
 
     def whole(self, wanted):
         """Return the path of a content that is whole, and checked as it has to be."""
@@ -101,15 +127,22 @@ class Staging:
         running container keeps the folder that it was started with.
         """
         exists = os.path.isdir(folder)
+        notes = _snapshot.read_manifest(folder) if exists else None
+        if notes and notes["verified"] != manifest["verified"] == "size":
+            # Before the first file: a run that is killed on the way must not leave it under a checked one's name.
+            self.note(folder, {**notes, "verified": "size"})
         target = folder if exists else os.path.join(self.path, "tree")
+        if not exists:
+            os.makedirs(target, exist_ok=True)
+            # It says whose contents these are, should they be found there.
+            self.note(target, manifest)
+        uses = collections.Counter(map(_snapshot.content_id, files))
         for wanted in files:
             path = os.path.join(target, wanted.path)
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.replace(self._second_name(self.whole(wanted)), path)
+            uses[_snapshot.content_id(wanted)] -= 1
+            os.replace(self._second_name(self.whole(wanted), not uses[_snapshot.content_id(wanted)]), path)
             os.chmod(path, 0o644)
-        if not exists:
-            os.makedirs(target, exist_ok=True)
-            os.chmod(target, 0o755)
         folders = {target}
         for wanted in files:
             path = os.path.dirname(wanted.path)
@@ -119,8 +152,9 @@ class Staging:
         for path in folders:
             os.chmod(path, 0o755)
             _snapshot.sync(path)
-        self.note(target, manifest)
-        if not exists:
+        if exists:
+            self.note(folder, manifest)
+        else:
             os.rename(target, folder)
         _snapshot.sync(self.dest)
 
@@ -134,15 +168,42 @@ class Staging:
         os.replace(self._second_name(source), self.whole(wanted))
         self.reject(wanted)
 
-    def close(self, done):
-        """End the work: when it is done, nothing stays; when it is not, the contents stay for the next run."""
-        contents = [
-            name
-            for name in os.listdir(self.path)
-            if _CONTENT.match(name) and os.path.getsize(os.path.join(self.path, name))
-        ]
-        if done or not contents:
+    def close(self, done=(), prune=False):
+        """End the work. done: [HubFile] of a snapshot that is complete now; their contents go, with prune all others.
+
+        What stays is for the run that wants it. When that is nothing, the folder goes.
+        """
+        self._clear()
+        gone = set(map(_snapshot.content_id, done))
+        stay = 0
+        for content, paths in self.contents().items():
+            if prune or content in gone:
+                for path in paths:
+                    os.unlink(path)
+            else:
+                stay += sum(os.path.getsize(path) for path in paths if not path.endswith(".synced"))
+        if not stay:
             shutil.rmtree(self.path)
+
+    def _clear(self):
+        """Take away what is of no use to another run."""
+        # A name too many of a content would make it look like another snapshot's.
+        for name in os.listdir(self.path):
+            if name.startswith("new"):
+                os.unlink(os.path.join(self.path, name))
+        tree = os.path.join(self.path, "tree")
+        notes = _snapshot.read_manifest(tree)
+        for wanted in notes["files"] if notes else []:
+            path = os.path.join(tree, wanted.path)
+            if os.path.isfile(path):
+                # Where there are no second names, it may be the only one.
+                self._doubt(path, _snapshot.content_id(wanted))
+        for path in (tree, os.path.join(self.path, "xet")):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _idle(self, wanted):
+        used = set(map(_snapshot.content_id, wanted))
+        return [path for content, paths in self.contents().items() if content not in used for path in paths]
 
     def _path(self, wanted):
         return os.path.join(self.path, _snapshot.content_id(wanted))
@@ -162,8 +223,23 @@ class Staging:
         except ValueError:
             return 0
 
-    def _second_name(self, source):
-        """Give a file a second name, or make a copy where the file system knows no hard links."""
+    def can_link(self, source=None):
+        """Return whether a file, by default one of this folder, can have a second name here."""
+        new = os.path.join(self.path, "new")
+        try:
+            os.link(source or os.path.join(self.path, "boot_id"), new)
+        except OSError as error:
+            if error.errno not in NO_LINK:
+                raise
+            return False
+        os.unlink(new)
+        return True
+
+    def _second_name(self, source, last=False):
+        """Give a file a second name, and return it. Where the file system knows none, that is a copy.
+
+        last: nobody needs the first name any more, so that it can do instead of a copy.
+        """
         new = os.path.join(self.path, "new")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new)
@@ -172,6 +248,8 @@ class Staging:
         except OSError as error:
             if error.errno not in NO_LINK:
                 raise
+            if last:
+                return source
             shutil.copyfile(source, new)
             os.chmod(new, 0o644)
             _snapshot.sync(new)

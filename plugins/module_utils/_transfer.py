@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -174,8 +175,13 @@ class Transfer:
             raise Wrong("%s has no bytes after %d of %d" % (_host(response.url), start, wanted.size))
         if status not in (200, 206):
             if response.history and not _same_host(response.url, self.hub.endpoint):
-                # A signed address of the content network can expire; the Hub gives a new one.
-                raise Passing("status %d from %s" % (status, _host(response.url)))
+                if status == 403:
+                    # A signed address of the content network can expire; the Hub gives a new one.
+                    raise Passing("status %d from %s" % (status, _host(response.url)))
+                raise SnapshotError(
+                    "%s, to which %s redirects, answered with HTTP status %d for %s: use another endpoint"
+                    % (_host(response.url), self.hub.endpoint, status, wanted.path)
+                )
             raise SnapshotError(
                 self.hub.refusal(status, response.headers.get("X-Error-Code"), self.commit, wanted.path)
             )
@@ -184,7 +190,9 @@ class Transfer:
         coming = response.headers.get("Content-Length", "")
         begin = start if status == 206 else 0
         if coming.isdecimal() and begin + int(coming) != wanted.size:
-            raise Wrong("%s sends %d bytes, the Hub lists %d" % (_host(response.url), begin + int(coming), wanted.size))
+            kind = Wrong if status == 206 else Passing
+            # A proxy's page about an error may have the status 200 too: that is no reason to drop what is here.
+            raise kind("%s sends %d bytes, the Hub lists %d" % (_host(response.url), begin + int(coming), wanted.size))
 
     def _take(self, response, content, note):
         """Read a response to the end of the content; what has come is written, whatever ends it."""
@@ -220,6 +228,8 @@ class Transfer:
     def _fetch_with_client(self, wanted):
         """Bring a file that is too large for one plain request with the client, which has Xet for that."""
         folder = os.path.join(self.staging.path, "xet", _snapshot.content_id(wanted))
+        # The client begins anew, under another name.
+        shutil.rmtree(folder, ignore_errors=True)
         with self.meter.folder(folder):
             path = self.hub.download(self.commit, wanted.path, folder)
         os.replace(path, self.staging.part(wanted))

@@ -80,7 +80,8 @@ options:
     description:
       - Which weights of a model may come. It means nothing to datasets and spaces.
       - V(safetensors_only) leaves pickled ones (C(.bin), C(.pt), C(.pth), C(.ckpt), C(.pkl), C(.pickle)) out, and
-        refuses a repository that has no others, because loading them can run code that they bring.
+        refuses a repository that has no others, or whose weights have no others in their folder (C(pytorch_model.bin)
+        and what PEFT and diffusers call so), because loading them can run code that they bring.
       - V(any) takes these too, where no safetensors stand beside them.
     type: str
     choices: [safetensors_only, any]
@@ -113,13 +114,15 @@ options:
     description:
       - How often a request, or a file, is tried again that brought nothing. Each time the wait doubles, or is what
         the server asks for.
-      - An answer that does not pass by itself (401, 403, 404) is never tried again.
+      - An answer that does not pass by itself (401, 403, 404) is never tried again. Only a 403 of the content network
+        that the Hub redirects to is, since its addresses expire.
     type: int
     default: 5
     version_added: 0.2.0
   keep:
-    description: How many older snapshots stay in O(dest); by default all. The oldest go first, when the wanted one is
-      complete.
+    description:
+      - How many older snapshots stay in O(dest); by default all. The oldest go first, when the wanted one is complete.
+      - With them goes what unfinished runs for other commits left.
     type: int
     version_added: 0.2.0
   protect:
@@ -137,11 +140,19 @@ options:
     description:
       - V(present) makes sure that the snapshot is there; of files that were checked before, it looks at the sizes.
       - V(verified) reads every file again, on all cores, and brings those anew that are not what the Hub lists.
-        Without patterns, the files are those that the snapshot has.
+        Without patterns, the files are those that the snapshot has. Their modes become 0644, those of folders 0755.
       - V(absent) takes it away.
     type: str
     choices: [present, verified, absent]
     default: present
+  create:
+    description:
+      - Whether O(state=verified) brings a snapshot that is not there.
+      - V(false) is for a check of what was found before, so that it does not bring back what another run takes away
+        meanwhile.
+    type: bool
+    default: true
+    version_added: 0.2.0
   progress_file:
     description: File for the line that the action plugin shows. Set by the action plugin.
     type: path
@@ -287,7 +298,7 @@ class SnapshotModule(AnsibleModule):
 class Plan:
     """What has to be done for a snapshot to be right."""
 
-    def __init__(self, wanted, read, wrong, sources, fetch, begun):
+    def __init__(self, wanted, read, wrong, sources, fetch, begun, modes):
         # [HubFile] that the snapshot has in the end.
         self.wanted = wanted
         # Whether the content of all of them was read for this plan.
@@ -300,6 +311,8 @@ class Plan:
         self.fetch = fetch
         # Bytes of these that are in the staging folder already.
         self.begun = begun
+        # {path: mode} of files and folders that not everybody can read.
+        self.modes = modes
 
     @property
     def bytes_to_fetch(self):
@@ -345,29 +358,38 @@ class HubSnapshot:
 
     def present(self):
         """Bring the snapshot, or repair it."""
+        self._look()
+        if _snapshot.COMMIT.match(self.revision) and self._is_left_alone(self.revision):
+            return self._nothing(self.revision)
         commit, listed = self._listing()
+        if self._is_left_alone(commit):
+            return self._nothing(commit)
         wanted, left_out = self._select(commit, listed)
         self.result.update(commit=commit, path=self._folder(commit), left_out=[f.path for f in left_out])
         if self.module.check_mode or (self.state == "present" and self._is_complete(commit, wanted)):
             plan = self._plan(commit, listed, wanted)
             self._describe(plan, commit)
-            self._require_space(plan)
+            if plan.wrong:
+                self._require_space(plan)
             return self.result
         with self._locked():
             # By now another run may have brought it.
+            self._look(alone=True)
+            if self._is_left_alone(commit):
+                return self._nothing(commit)
             if self.state == "present" and self._is_complete(commit, wanted):
                 self._describe(self._plan(commit, listed, wanted), commit)
                 return self.result
             self.staging.open()
-            done = False
+            done = []
             try:
                 plan = self._plan(commit, listed, wanted)
                 self._describe(plan, commit)
                 self._require_space(plan)
                 self._carry_out(plan, commit, listed)
-                done = True
+                done = plan.wanted
             finally:
-                self.staging.close(done)
+                self.staging.close(done, prune=bool(done) and self.keep is not None)
         return self.result
 
     def absent(self):
@@ -388,6 +410,28 @@ class HubSnapshot:
                     os.rmdir(self.dest)
         return self.result
 
+    def _is_left_alone(self, commit):
+        """Return whether there is no snapshot, and none shall be made."""
+        wants_one = self.state == "present" or self.module.params["create"]
+        return not wants_one and not os.path.isdir(self._folder(commit))
+
+    def _nothing(self, commit):
+        """Return the result for a snapshot that is not there and stays away."""
+        lists = {key: [] for key in ("left_out", "fetched", "linked", "wrong")}
+        numbers = dict.fromkeys(("files", "bytes_total", "bytes_downloaded", "bytes_linked"), 0)
+        self.result.update(commit=commit, path=self._folder(commit), **lists, **numbers, **_verified(None))
+        return self.result
+
+    def _look(self, alone=False):
+        """Look at what is in dest. alone: whether this run holds its lock."""
+        self.found = _snapshot.Look(self.dest)
+        # Contents that wait for a run; None when there is no place for them, or another run works there.
+        self.waiting = None
+        if os.path.isdir(self.staging.path) and (alone or not _snapshot.is_held(self.dest)):
+            # Who may not look there sees a snapshot that is complete all the same.
+            with contextlib.suppress(PermissionError, FileNotFoundError):
+                self.waiting = set(self.staging.contents())
+
     def _listing(self):
         """Return (commit, [HubFile] of the commit), from the manifest when it is pinned and there."""
         if _snapshot.COMMIT.match(self.revision):
@@ -407,7 +451,7 @@ class HubSnapshot:
 
     def _manifest(self, commit):
         """Return the manifest of this repository's snapshot; another's can have the same commit."""
-        notes = _snapshot.read_manifest(self._folder(commit))
+        notes = self.found.manifest(commit)
         if notes and (notes["repo_id"], notes["repo_type"]) == (self.repo_id, self.repo_type):
             return notes
         return None
@@ -438,7 +482,12 @@ class HubSnapshot:
             sources = {f: good[_snapshot.content_id(f)] for f in wrong if _snapshot.content_id(f) in good}
         fetch = [f for f in wrong if f not in sources]
         begun = {_snapshot.content_id(f): self.staging.held_bytes(f) for f in fetch}
-        return Plan(wanted, not sized and self.check == "sha256", wrong, sources, fetch, sum(begun.values()))
+        modes = {}
+        if os.path.isdir(folder):
+            # Of files that somebody else has put there, and, looked at thoroughly, of all.
+            known = _paths(notes["files"]) if notes and self.state == "present" else set()
+            modes = _snapshot.wrong_modes(folder, [f for f in wanted if f not in wrong and f.path not in known])
+        return Plan(wanted, not sized and self.check == "sha256", wrong, sources, fetch, sum(begun.values()), modes)
 
     def _errors(self, paths, check, doing):
         """Return {path: why it is wrong}, and show how far a check of contents is."""
@@ -455,9 +504,9 @@ class HubSnapshot:
             path = os.path.join(folder, f.path)
             if path not in errors and _snapshot.content_id(f) in missing:
                 found.setdefault(_snapshot.content_id(f), (path, f))
-        for commit in _snapshot.commits(self.dest) if missing.difference(found) else []:
+        for commit in self.found.commits if missing.difference(found) else []:
             other = self._folder(commit)
-            notes = _snapshot.read_manifest(other) if other != folder else None
+            notes = self.found.manifest(commit) if other != folder else None
             for f in notes["files"] if notes else []:
                 path = os.path.join(other, f.path)
                 if _snapshot.content_id(f) in missing and _snapshot.content_error(path, f, "size") is None:
@@ -467,9 +516,9 @@ class HubSnapshot:
     def _is_complete(self, commit, wanted):
         """Return whether nothing has to be done, by the manifest and the sizes."""
         notes, folder = self._manifest(commit), self._folder(commit)
-        if not notes or self._level(notes) != notes["verified"] or self._surplus(commit):
+        if not notes or self._level(notes) != notes["verified"]:
             return False
-        if _paths(wanted).difference(_paths(notes["files"])):
+        if _paths(wanted).difference(_paths(notes["files"])) or self._surplus(commit, notes["files"], True):
             return False
         return not _snapshot.content_errors({os.path.join(folder, f.path): f for f in notes["files"]}, "size")
 
@@ -477,20 +526,51 @@ class HubSnapshot:
         """Return how well the snapshot is verified after this run."""
         return "sha256" if self.check == "sha256" else (notes["verified"] if notes else "size")
 
-    def _surplus(self, commit):
-        """Return the paths in dest that this run takes away."""
+    def _surplus(self, commit, wanted, complete):
+        """Return the paths in dest that this run takes away. complete: whether it needs no content for wanted."""
+        return self._older(commit) + self._leftovers(wanted, complete)
+
+    def _older(self, commit):
+        """Return the paths of snapshots that are too many, and of what killed runs left beside them."""
         found = []
         if self.keep is not None:
-            older = [c for c in _snapshot.commits(self.dest) if c != commit and c not in self.protect]
+            older = [c for c in self.found.commits if c != commit and c not in self.protect]
             found = [self._folder(c) for c in older[self.keep :]]
         return found + _snapshot.orphans(self.dest)
 
+    def _leftovers(self, wanted, complete):
+        """Return the paths of contents that wait for nobody.
+
+        Those of a complete snapshot do. Those of another commit wait for it, until older snapshots are taken away.
+        """
+        if self.waiting is None:
+            return []
+        ours = self.waiting.intersection(map(_snapshot.content_id, wanted))
+        gone = (ours if complete else set()) | (self.waiting - ours if self.keep is not None else set())
+        if complete and gone == self.waiting:
+            return [self.staging.path]
+        return [os.path.join(self.staging.path, content) for content in sorted(gone)]
+
     def _require_space(self, plan):
-        _snapshot.require_space(self.dest, plan.bytes_to_fetch, self.module.params["min_free"])
+        min_free = self.module.params["min_free"]
+        spare = 0 if self.waiting is None else self.staging.idle_bytes(plan.fetch)
+        needed = plan.bytes_to_fetch + self._bytes_to_copy(plan)
+        if _snapshot.require_space(self.dest, needed, min_free, spare) and not self.module.check_mode:
+            self.module.warn("%s is short of space: what unfinished runs for other commits left is dropped" % self.dest)
+            self.staging.drop_idle(plan.fetch)
+
+    def _bytes_to_copy(self, plan):
+        """Return the bytes of files that would share another's content, where the file system knows no hard links."""
+        if self.module.check_mode:
+            # It would take a file to know.
+            return 0
+        copied = [f.size for f, source in plan.sources.items() if not self.staging.can_link(source)]
+        twins = sum(f.size for f in plan.fetch) - sum({_snapshot.content_id(f): f.size for f in plan.fetch}.values())
+        return sum(copied) + (twins if twins and not self.staging.can_link() else 0)
 
     def _carry_out(self, plan, commit, listed):
         notes, folder, now = self._manifest(commit), self._folder(commit), time.time()
-        for f, source in plan.sources.items():
+        for f, source in {_snapshot.content_id(f): (f, source) for f, source in plan.sources.items()}.values():
             self.staging.link(source, f)
         if plan.fetch:
             self._fetch(plan, commit)
@@ -514,8 +594,10 @@ class HubSnapshot:
             self.staging.publish(folder, list(plan.wrong), manifest)
         elif manifest != notes:
             self.staging.note(folder, manifest)
+        for path, mode in plan.modes.items():
+            os.chmod(path, mode)
         self.result.update(_verified(manifest))
-        for path in self._surplus(commit):
+        for path in self._older(commit):
             _snapshot.remove_tree(path)
 
     def _fetch(self, plan, commit):
@@ -540,11 +622,11 @@ class HubSnapshot:
 
     def _describe(self, plan, commit):
         notes = self._manifest(commit)
-        removed = self._surplus(commit)
+        removed = self._surplus(commit, plan.wanted, not plan.wrong)
         linked = [f for f in plan.wrong if f in plan.sources]
         before = sorted(f.path for f in notes["files"]) if notes else []
         after = sorted(f.path for f in plan.wanted)
-        changed = bool(plan.wrong or removed) or not notes or self._level(notes) != notes["verified"]
+        changed = bool(plan.wrong or plan.modes or removed) or not notes or self._level(notes) != notes["verified"]
         self.result.update(
             changed=changed or before != after,
             files=len(plan.wanted),
@@ -662,6 +744,7 @@ def main():
             protect=dict(type="list", elements="str", default=[]),
             min_free=dict(type="bytes", default=0),
             state=dict(type="str", choices=["present", "verified", "absent"], default="present"),
+            create=dict(type="bool", default=True),
             progress_file=PROGRESS_FILE_SPEC,
         ),
         mutually_exclusive=[("token", "token_file")],

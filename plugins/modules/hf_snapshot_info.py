@@ -111,7 +111,7 @@ incomplete:
       type: str
       sample: /home/llm/vllm/model/masao1211--karakuri-lm-70b-chat-v0.1-AWQ
     bytes:
-      description: Bytes that are there.
+      description: Bytes that are there; none where only root may look.
       type: int
       sample: 18203456789
 """
@@ -124,15 +124,14 @@ from ansible_collections.llmops.vllm.plugins.module_utils import _snapshot
 from ansible_collections.llmops.vllm.plugins.module_utils._meter import folder_bytes
 
 
-def describe(dest, commit):
-    """Return the entry of one snapshot."""
-    path = os.path.join(dest, commit)
-    notes = _snapshot.read_manifest(path)
+def describe(found, commit):
+    """Return the entry of one snapshot. found: _snapshot.Look at its folder."""
+    path, notes = os.path.join(found.dest, commit), found.manifest(commit)
     files = notes["files"] if notes else []
     errors = _snapshot.content_errors({os.path.join(path, f.path): f for f in files}, "size")
     checked = bool(notes) and notes["verified"] == "sha256"
     return {
-        "dest": dest,
+        "dest": found.dest,
         "path": path,
         "commit": commit,
         "repo_id": notes["repo_id"] if notes else None,
@@ -144,8 +143,12 @@ def describe(dest, commit):
         "bytes_total": sum(f.size for f in files),
         "verified": checked,
         "verified_at": notes["verified_at"] if checked else "",
-        "completed_at": _snapshot.commits(dest)[commit],
+        "completed_at": found.commits[commit],
     }
+
+
+def _bytes(staging):
+    return folder_bytes(staging) if os.access(staging, os.R_OK | os.X_OK) else None
 
 
 def main():
@@ -153,10 +156,15 @@ def main():
     top = module.params["dest"]
     try:
         names = sorted(os.listdir(top)) if os.path.isdir(top) else []
-        folders = [top] + [os.path.join(top, name) for name in names if os.path.isdir(os.path.join(top, name))]
-        snapshots = [describe(dest, commit) for dest in folders for commit in _snapshot.commits(dest)]
+        # The folder of unfinished downloads has no snapshots, and is root's alone.
+        beside = [os.path.join(top, name) for name in names if name != _snapshot.STAGING]
+        folders = [top] + [path for path in beside if os.path.isdir(path)]
+        looks = [_snapshot.Look(dest) for dest in folders]
+        snapshots = [describe(found, commit) for found in looks for commit in found.commits]
+        # One that was taken away meanwhile is none.
+        snapshots = [found for found in snapshots if found["complete"] or os.path.isdir(found["path"])]
         staging = [(dest, os.path.join(dest, _snapshot.STAGING)) for dest in folders]
-        incomplete = [{"dest": d, "bytes": folder_bytes(path)} for d, path in staging if os.path.isdir(path)]
+        incomplete = [{"dest": d, "bytes": _bytes(path)} for d, path in staging if os.path.isdir(path)]
     except PermissionError as error:
         module.fail_json(msg="%s may not be read: become root" % error.filename)
     module.exit_json(changed=False, snapshots=snapshots, incomplete=incomplete)

@@ -9,6 +9,7 @@ is read and printed when it has changed. Without a file, the module is complete 
 
 from __future__ import annotations
 
+import re
 import secrets
 import shlex
 import time
@@ -23,6 +24,12 @@ PRINT_INTERVAL = 5.0
 LOOK_INTERVAL = 1.0
 # Seconds after which async_status is asked even if the progress file is still there.
 STATUS_INTERVAL = 15.0
+# Seconds that a result may take to appear when the module's process is gone.
+LAST_WORDS = 10.0
+# How module_utils/_progress.py names a process.
+PROCESS = re.compile(r"(\d+) (\d+)\s*\Z")
+# What grep ends with when a line is not there, or its file; others say that it could not look.
+GONE = (1, 2)
 # The limit of the background job: the module's own timeouts end it, not this one.
 JOB_LIMIT = 7 * 24 * 3600
 
@@ -53,37 +60,40 @@ class ProgressActionBase(ActionBase):
             self._task.async_val = 0
         if not job.get("ansible_job_id"):
             return job
-        self._watch(job, progress_file, task_vars)
-        status = self._status(job, task_vars)
-        while not _has_ended(status):
-            time.sleep(LOOK_INTERVAL)
-            status = self._status(job, task_vars)
+        status = self._watch(job, progress_file, task_vars)
         self._low_level_execute_command(f"rm -f {shlex.quote(job['results_file'])}", sudoable=True)
         for internal in ("ansible_job_id", "started", "finished", "results_file", "stdout", "stderr"):
             status.pop(internal, None)
         return status
 
     def _watch(self, job, progress_file, task_vars):
-        """Print lines until the module takes its progress file away, or has ended otherwise."""
+        """Print lines until the module has ended, and return its result."""
         host = task_vars["inventory_hostname"]
-        seen_file, shown, shown_at = False, "", 0.0
+        process, seen_file, shown, shown_at, gone_at = None, False, "", 0.0, None
         asked_at = time.monotonic()
         while True:
             now = time.monotonic()
             # Unquoted: async_dir begins with a tilde, the rest is ours.
-            answer = self._low_level_execute_command(f"cat {progress_file}", sudoable=True)
-            if answer["rc"] == 0:
-                seen_file = True
-                line = answer["stdout"].strip()
+            answer = self._low_level_execute_command(f"cat {progress_file}" + _and_is_there(process), sudoable=True)
+            named, dummy, line = answer["stdout"].partition("\n")
+            line = line.strip()
+            if named:
+                seen_file, process = True, process or PROCESS.match(named)
                 if line and line != shown and now - shown_at >= PRINT_INTERVAL:
                     display.display(f"  [{host}] {line}")
                     shown, shown_at = line, now
-            elif seen_file:
-                return
-            if now - asked_at >= STATUS_INTERVAL or not seen_file:
+            gone = process and answer["rc"] in GONE
+            if gone or not named or now - asked_at >= STATUS_INTERVAL:
                 asked_at = now
-                if _has_ended(self._status(job, task_vars)):
-                    return
+                status = self._status(job, task_vars)
+                if _has_ended(status):
+                    return status
+            # Its result is written a moment after its end, unless Ansible's own process was killed with it.
+            gone_at = (gone_at or now) if gone else None
+            if gone_at and now - gone_at >= LAST_WORDS:
+                self._low_level_execute_command(f"rm -f {progress_file}", sudoable=True)
+                message = f"the module's process on {host} is gone without a result (killed, or the host was restarted)"
+                return {"failed": True, "msg": f"{message}: run again"}
             time.sleep(LOOK_INTERVAL if seen_file else 0.2)
 
     def _status(self, job, task_vars):
@@ -92,6 +102,17 @@ class ProgressActionBase(ActionBase):
             module_args={"jid": job["ansible_job_id"], "_async_dir": job["results_file"].rpartition("/")[0]},
             task_vars=task_vars,
         )
+
+
+def _and_is_there(process):
+    """Return a shell command that ends with one of GONE unless a process is there and alive.
+
+    Not kill -0: it succeeds for a dead one too, for another one with its number, and fails for another user's.
+    """
+    if not process:
+        return ""
+    number, start = process.groups()
+    return f"; grep -q ') [^ZX] .* {start} ' /proc/{number}/stat"
 
 
 def _has_ended(status):

@@ -101,6 +101,14 @@ def test_the_happy_path(version: str, hub: Hub, tmp_path: Path) -> None:
     assert [path.name for path in dest.iterdir()] == [first["commit"]]
 
 
+def test_a_large_repository_is_listed_by_its_tree(version: str, hub: Hub, tmp_path: Path) -> None:
+    hub.most_siblings, hub.page = 2, 2
+    hub.faults += [Fault(path="/tree/", status=503), Fault(path="/tree/", stall_after=-1)]
+    result = snapshot(version, hub, tmp_path / "dest", "_hub.MOST_SIBLINGS = 1", timeout=1)
+    assert result["verified"], result
+    assert content(result["path"]) == FILES
+
+
 def test_faults_on_the_way(version: str, hub: Hub, tmp_path: Path) -> None:
     hub.faults += [
         Fault(path="/revision/", status=503),
@@ -142,7 +150,10 @@ def test_no_hub(version: str, hub: Hub, tmp_path: Path) -> None:
 def test_files_above_the_limit_of_plain_http_come_by_the_client(version: str, hub: Hub, tmp_path: Path) -> None:
     """The double has no Xet: what is shown is the way through the client, and that its file is checked the same."""
     patch = f"_transfer.HTTP_LIMIT, _hub.DEFAULT_ENDPOINT = 1000, {hub.url!r}"
-    hub.faults.append(Fault(path="model.safetensors", methods={"GET"}, flip=5))
+    hub.faults += [
+        Fault(path="model.safetensors", methods={"HEAD"}, status=503, times=2),
+        Fault(path="model.safetensors", methods={"GET"}, flip=5),
+    ]
     result = snapshot(version, hub, tmp_path / "dest", patch)
     assert result["verified"], result
     assert content(result["path"]) == FILES

@@ -39,7 +39,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 CHUNK = 1 << 20
 LFS_SIZE = 1 << 20  # the Hub keeps files of this size and more, and all *.safetensors, in LFS
@@ -283,6 +283,8 @@ class Hub:
     `private`: if given, only these repositories need it.
     `gated`: repositories whose files nobody has been granted access to, though their information is public.
     `cdn`: files in LFS are redirected to another host. `rate`: bytes per second of each file.
+    `most_siblings`: a repository's information lists no more files, without saying so. `page`: entries in an answer of
+    the tree, which names the next one.
     """
 
     def __init__(
@@ -302,6 +304,8 @@ class Hub:
         self.gated = frozenset(gated)
         self.private = private
         self.rate = rate
+        self.most_siblings: int | None = None
+        self.page = 1000
         self.verbose = verbose
         self.requests: list[str] = []
         self.log: list[Answer] = []
@@ -488,7 +492,7 @@ class Hub:
                 "downloads": 0,
                 "likes": 0,
                 "tags": [],
-                "siblings": siblings,
+                "siblings": siblings[: self.most_siblings],
             }
         )
 
@@ -514,7 +518,13 @@ class Hub:
                 listing[entry.path] = item
         if path and not listing:
             raise Refusal(HTTPStatus.NOT_FOUND, f"{path} does not exist on {revision}", "EntryNotFound")
-        request.send_json([listing[key] for key in sorted(listing)])
+        keys = sorted(listing)
+        start = int(query.get("cursor", ["0"])[0])
+        headers = {}
+        if start + self.page < len(keys):
+            address, again = urlsplit(request.path).path, {**query, "cursor": [str(start + self.page)]}
+            headers["Link"] = f'<{self.url}{address}?{urlencode(again, doseq=True)}>; rel="next"'
+        request.send_json([listing[key] for key in keys[start : start + self.page]], headers=headers)
 
     def send_file(self, request: Handler, repository: str, revision: str, path: str) -> None:
         snapshot = self.find(request, repository, revision)

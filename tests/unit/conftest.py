@@ -57,6 +57,11 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
+def asked(served: hub.Hub, name: str = "model.safetensors") -> list[tuple[int | None, int]]:
+    """Where each request for a file began, and how many bytes it got."""
+    return [(answer.start, answer.sent) for answer in served.log if answer.path.endswith(name)]
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """The folder of a Hub with the small repository."""

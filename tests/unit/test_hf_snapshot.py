@@ -100,6 +100,22 @@ def test_check_then_run_then_again(snapshot: Any, served: Hub, dest: Path) -> No
     assert before == state_of(dest)
 
 
+def test_a_large_repository_is_listed_by_its_tree(
+    snapshot: Any, served: Hub, dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its information leaves files out, and says nothing of that."""
+    monkeypatch.setattr(_hub, "MOST_SIBLINGS", 2)
+    served.most_siblings, served.page = 3, 2
+    result = snapshot(served)
+    require_published(result, dest)
+    pages = [request for request in served.requests if "/tree/" in request]
+    # Five files and two folders, two in a page.
+    assert pages == [f"GET /api/models/{REPOSITORY}/tree/{result['commit']}"] * 4
+    served.requests.clear()
+    assert not snapshot(served, revision=result["commit"])["changed"]
+    assert served.requests == []
+
+
 @pytest.mark.parametrize("library", ["huggingface_hub", "requests"])
 def test_a_pinned_commit_needs_neither_hub_nor_library(
     snapshot: Any, served: Hub, monkeypatch: pytest.MonkeyPatch, library: str
@@ -334,6 +350,54 @@ def test_a_folder_of_unknown_origin_is_read(snapshot: Any, served: Hub, dest: Pa
     assert fetched(served) == ["model.safetensors"]
 
 
+def test_a_symbolic_link_is_no_file(snapshot: Any, served: Hub, dest: Path, tmp_path: Path) -> None:
+    commit = snapshot(served)["commit"]
+    model, elsewhere = dest / commit / "model.safetensors", tmp_path / "elsewhere"
+    model.rename(elsewhere)
+    model.symlink_to(elsewhere)
+    result = snapshot(served, revision=commit)
+    assert (result["fetched"], result["wrong"]) == (["model.safetensors"], ["model.safetensors is a symbolic link"])
+    assert not model.is_symlink()
+    assert elsewhere.read_bytes() == FILES["model.safetensors"]
+    require_published(result, dest)
+
+
+@pytest.mark.parametrize("kind", ["no manifest", "verified", "a new file"])
+def test_files_that_not_everybody_can_read(snapshot: Any, served: Hub, dest: Path, kind: str) -> None:
+    """Such as those that somebody copied with a umask of 077; a container that is not root has to read them."""
+    limits = {"ignore_patterns": ["docs/*"]} if kind == "a new file" else {}
+    commit = snapshot(served, **limits)["commit"]
+    folder, params = dest / commit, {"revision": commit}
+    if kind == "no manifest":
+        (folder / ".snapshot.json").unlink()
+    elif kind == "verified":
+        params["state"] = "verified"
+    else:
+        write_files(folder, {path: FILES[path] for path in FILES if path.startswith("docs/")})
+    for path in folder.rglob("docs*/**/*" if kind == "a new file" else "*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    before = state_of(folder)
+    assert snapshot(served, **params, check_mode=True)["changed"]
+    assert state_of(folder) == before
+    result = snapshot(served, **params)
+    assert (result["changed"], result["fetched"]) == (True, [])
+    require_published(result, dest)
+    assert not snapshot(served, **params)["changed"]
+
+
+def test_a_look_reads_each_manifest_once(
+    snapshot: Any, served: Hub, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = commits_of(root, snapshot, served, 3)
+    read, read_manifest = [], _snapshot.read_manifest
+    monkeypatch.setattr(_snapshot, "read_manifest", lambda folder: (read.append(folder), read_manifest(folder))[1])
+    assert not snapshot(served, revision=commits[0], keep=2)["changed"]
+    assert len(read) == 3
+    read.clear()
+    assert not snapshot(served, revision=commits[0])["changed"]
+    assert len(read) == 1, "nobody asked for the others"
+
+
 def test_verified(snapshot: Any, served: Hub, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_snapshot.time, "time", lambda: 0)
     first = snapshot(served, ignore_patterns=["*.txt"])
@@ -445,6 +509,37 @@ def test_a_hub_and_a_mirror_in_turn(snapshot: Any, root: Path, dest: Path, state
 
 def test_verified_brings_a_snapshot_that_is_not_there(snapshot: Any, served: Hub, dest: Path) -> None:
     require_published(snapshot(served, state="verified"), dest)
+
+
+def test_verified_may_leave_one_alone_that_is_not_there(snapshot: Any, served: Hub, dest: Path, root: Path) -> None:
+    for check_mode in (True, False):
+        for revision in ("1" * 40, "main"):
+            result = snapshot(served, revision=revision, state="verified", create=False, check_mode=check_mode)
+            assert (result["failed"], result["changed"], result["files"]) == (False, False, 0)
+            assert (result["wrong"], result["verified"], dest.exists()) == ([], False, False)
+    assert len(served.requests) == 2, "a pinned one needs no request"
+    commit = snapshot(served)["commit"]
+    (dest / commit / "config.json").unlink()
+    result = snapshot(served, revision=commit, state="verified", create=False)
+    assert result["fetched"] == ["config.json"]
+    require_published(result, dest)
+
+
+def test_one_that_goes_while_verified_waits_is_not_brought_back(
+    snapshot: Any, served: Hub, dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = snapshot(served)["commit"]
+    served.requests.clear()
+    locked = hf_snapshot.HubSnapshot._locked
+
+    def pruned(self: hf_snapshot.HubSnapshot) -> Any:
+        _snapshot.remove_tree(str(dest / commit))
+        return locked(self)
+
+    monkeypatch.setattr(hf_snapshot.HubSnapshot, "_locked", pruned)
+    result = snapshot(served, revision=commit, state="verified", create=False)
+    assert (result["changed"], result["path"], served.requests) == (False, str(dest / commit), [])
+    assert list(dest.iterdir()) == []
 
 
 def test_the_time_of_the_check(snapshot: Any, served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -870,6 +965,21 @@ def test_a_disk_that_knows_no_links(
     result = snapshot(served, keep=0)
     assert fetched(served) == ["config.json"]
     require_published(result, dest, {**files, "config.json": b'{"new": 1}\n'})
+
+
+def test_copies_need_room(snapshot: Any, served: Hub, dest: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    snapshot(served)
+    moved(root, {**FILES, "config.json": b'{"new": 1}\n', "a.safetensors": b"twin", "b.safetensors": b"twin"})
+    needed = TOTAL - len(FILES["config.json"]) + 11 + 4 + 4
+    free = [needed - 1]
+    monkeypatch.setattr(_snapshot.shutil, "disk_usage", lambda path: Usage(0, 0, free[0]))
+    assert " free: free 1 MB there or choose another dest" in snapshot(served)["msg"]
+    free[0] += 1
+    assert snapshot(served)["verified"]
 
 
 def test_a_dest_that_cannot_be_one(snapshot: Any, served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

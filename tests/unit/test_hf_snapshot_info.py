@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from conftest import FILES, REPOSITORY, write_files
 from hub import Fault, Hub
 
+from ansible_collections.llmops.vllm.plugins.module_utils import _snapshot
 from ansible_collections.llmops.vllm.plugins.modules import hf_snapshot_info
 
 
@@ -85,6 +87,47 @@ def test_what_an_unfinished_run_left(info: Any, snapshot: Any, served: Hub, dest
     (left,) = info(dest.parent)["incomplete"]
     assert left["dest"] == str(dest)
     assert 5000 <= left["bytes"] < 6000
+
+
+def test_who_is_not_root_sees_the_snapshots(
+    info: Any, snapshot: Any, served: Hub, dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot(served)
+    staging, listdir = dest / ".incomplete", os.listdir
+    staging.mkdir()
+
+    def denied(path: str) -> list[str]:
+        if Path(path) == staging:
+            raise PermissionError(13, "Permission denied", path)
+        return listdir(path)
+
+    monkeypatch.setattr(hf_snapshot_info.os, "listdir", denied)
+    monkeypatch.setattr(hf_snapshot_info.os, "access", lambda path, _mode: Path(path) != staging)
+    result = info()
+    assert len(result["snapshots"]) == 1
+    assert result["incomplete"] == [{"dest": str(dest), "bytes": None}]
+
+
+def test_one_that_goes_meanwhile_is_none(
+    info: Any, snapshot: Any, served: Hub, dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = snapshot(served)["commit"]
+    content_errors = _snapshot.content_errors
+
+    def pruned(*args: Any) -> dict[str, str]:
+        _snapshot.remove_tree(str(dest / commit))
+        return content_errors(*args)
+
+    monkeypatch.setattr(_snapshot, "content_errors", pruned)
+    assert info()["snapshots"] == []
+
+
+def test_each_manifest_is_read_once(info: Any, snapshot: Any, served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot(served)
+    read, read_manifest = [], _snapshot.read_manifest
+    monkeypatch.setattr(_snapshot, "read_manifest", lambda folder: (read.append(folder), read_manifest(folder))[1])
+    assert info()["snapshots"][0]["complete"]
+    assert len(read) == 1
 
 
 def test_a_dataset(info: Any, snapshot: Any, root: Path) -> None:

@@ -23,7 +23,9 @@ def sibling(
     return SimpleNamespace(rfilename=path, size=size, lfs=lfs, blob_id=blob_id)
 
 
-def hub(sha: str | None = COMMIT, siblings: Any = (), error: Exception | None = None, **client: Any) -> _hub.Hub:
+def hub(
+    sha: str | None = COMMIT, siblings: Any = (), error: Exception | None = None, tree: Any = (), **client: Any
+) -> _hub.Hub:
     asked = {}
 
     def repo_info(repo_id: str, **kwargs: Any) -> SimpleNamespace:
@@ -33,9 +35,13 @@ def hub(sha: str | None = COMMIT, siblings: Any = (), error: Exception | None = 
             raise error
         return SimpleNamespace(sha=sha, siblings=siblings)
 
+    def list_repo_tree(repo_id: str, **kwargs: Any) -> list[SimpleNamespace]:
+        asked["tree"] = {"repo_id": repo_id, **kwargs}
+        return list(tree)
+
     def api(**kwargs: Any) -> SimpleNamespace:
         asked.update(kwargs)
-        return SimpleNamespace(repo_info=repo_info)
+        return SimpleNamespace(repo_info=repo_info, list_repo_tree=list_repo_tree)
 
     made = _hub.Hub(SimpleNamespace(HfApi=api, utils=utils, **client), URL + "/", "org/name", timeout=7, retries=1)
     made.asked = asked
@@ -60,6 +66,33 @@ def test_listing(lfs: Any) -> None:
     assert one.asked["token"] is False
     assert one.asked["timeout"] == 7
     assert (one.asked["endpoint"], one.asked["revision"], one.asked["files_metadata"]) == (URL, "main", True)
+
+
+@pytest.mark.parametrize("siblings", [None, [], [sibling()] * (_hub.MOST_SIBLINGS + 1)])
+def test_a_list_that_may_be_short_is_not_trusted(siblings: Any) -> None:
+    folder = SimpleNamespace(path="a", tree_id="d" * 40)
+    lfs = SimpleNamespace(sha256="c" * 64, size=5)
+    tree = [folder, *(SimpleNamespace(path=f"a/{n}", size=5, lfs=lfs, blob_id="b" * 40) for n in range(3))]
+    one = hub(siblings=siblings, tree=tree)
+    assert one.listing("main") == (COMMIT, [HubFile(f"a/{n}", 5, "c" * 64, "b" * 40) for n in range(3)])
+    # Of the commit: the branch may have moved by now.
+    assert one.asked["tree"] == {"repo_id": "org/name", "recursive": True, "revision": COMMIT, "repo_type": "model"}
+
+
+def test_pages_of_a_list_are_not_waited_for_without_end() -> None:
+    one = hub()
+    one.listing("main")
+    session, limits = utils.get_session(), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(session), "request", lambda *_args, **kwargs: limits.append(kwargs["timeout"]))
+        session.request("GET", URL, timeout=None)
+    assert limits == [7]
+
+
+def test_a_list_that_is_not_to_be_used_is_asked_for_once() -> None:
+    one = hub(tree=[SimpleNamespace(path="../x", size=5, lfs=None, blob_id="b" * 40)])
+    with pytest.raises(SnapshotError, match="lists the file '../x' of org/name, which lies outside the snapshot"):
+        one.listing("main")
 
 
 @pytest.mark.parametrize("siblings", [None, []])
@@ -182,6 +215,22 @@ def test_the_clients_errors_with_a_large_file(error: Exception, kind: type[Excep
     assert str(caught.value).startswith(sentence)
 
 
+@pytest.mark.parametrize(
+    ("status", "kind", "sentence"),
+    [
+        (503, Passing, f"{URL} answered with HTTP status 503 for org/name"),
+        (403, SnapshotError, f"org/name on {URL} is forbidden to anonymous requests: pass a token that may read it"),
+    ],
+)
+def test_what_the_client_hides_is_said(status: int, kind: type[Exception], sentence: str) -> None:
+    def download(*_args: Any, **_kwargs: Any) -> None:
+        raise utils.LocalEntryNotFoundError("An error happened, and it is not in the cache") from http_error(status)
+
+    with pytest.raises(kind) as caught:
+        hub(hf_hub_download=download).download(COMMIT, "big.safetensors", "/dest")
+    assert str(caught.value) == sentence
+
+
 @pytest.mark.parametrize("given", _hub.CERTIFICATE_VARIABLES)
 def test_one_bundle_of_certificates_is_for_all(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in _hub.CERTIFICATE_VARIABLES:
@@ -193,12 +242,13 @@ def test_one_bundle_of_certificates_is_for_all(given: str, monkeypatch: pytest.M
 
 
 def test_the_environment_of_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_TELEMETRY"):
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_TELEMETRY"):
         monkeypatch.setenv(name, "0")
     client, error = _hub.import_client(_hub.DEFAULT_ENDPOINT + "/")
     environment = _hub.os.environ
     assert (client.__name__, error) == ("huggingface_hub", None)
     assert "HF_HUB_OFFLINE" not in environment
+    assert "TRANSFORMERS_OFFLINE" not in environment
     assert (environment["HF_HUB_DISABLE_XET"], environment["HF_HUB_DISABLE_TELEMETRY"]) == ("0", "1")
     _hub.import_client(URL)
     assert environment["HF_HUB_DISABLE_XET"] == "1"

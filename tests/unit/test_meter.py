@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.llmops.vllm.plugins.module_utils import _meter
 from ansible_collections.llmops.vllm.plugins.module_utils._meter import Meter, folder_bytes, human_seconds
 
 
@@ -84,6 +85,27 @@ def test_what_somebody_else_writes_counts(tmp_path: Path, clock: Clock) -> None:
         assert ": 50 % " in meter.line()
     assert meter.moved == 500
     assert ": 50 % " in meter.line()
+
+
+def test_what_somebody_else_did_not_finish_counts_no_more(tmp_path: Path, clock: Clock) -> None:
+    meter = Meter("org/name", 1000, clock=clock)
+    with pytest.raises(RuntimeError), meter.folder(str(tmp_path)):
+        (tmp_path / "file").write_bytes(b"x" * 500)
+        raise RuntimeError
+    assert (meter.moved, meter.done) == (0, 0)
+
+
+def test_downloads_may_begin_while_they_are_counted(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = Meter("org/name", 1000, clock=clock)
+    begun = iter("bcdefghijklmnopqrstuvwxyz")
+
+    def begin(_path: str) -> int:
+        meter._folders.add(next(begun))
+        return 5
+
+    monkeypatch.setattr(_meter, "folder_bytes", begin)
+    with meter.folder("a"):
+        assert "5 B of 1.0 kB" in meter.line()
 
 
 def test_nothing_to_do(clock: Clock) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.llmops.vllm.plugins.module_utils._progress import Progress, human_bytes
+from ansible_collections.llmops.vllm.plugins.module_utils._progress import Progress, human_bytes, process
 
 
 def wait_for(path: Path, text: str) -> None:
     deadline = time.monotonic() + 10
-    while path.read_text() != text:
+    while path.read_text() != f"{process()}\n{text}":
         assert time.monotonic() < deadline, path.read_text()
         time.sleep(0.01)
 
@@ -21,17 +22,28 @@ def test_the_file_lives_as_long_as_the_module(tmp_path: Path) -> None:
     path = tmp_path / "jobs" / "progress-1"
     counted = iter(range(1000))
     with Progress(str(path)) as progress:
-        assert path.read_text() == ""
+        assert path.read_text() == f"{process()}\n"
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.parent.stat().st_mode & 0o777 == 0o700
         progress.say("by hand 日本")
-        assert path.read_text(encoding="utf-8") == "by hand 日本"
+        assert path.read_text(encoding="utf-8") == f"{process()}\nby hand 日本"
         with progress.every(0.01, lambda: f"line {min(next(counted), 3)}"):
             wait_for(path, "line 3")
             assert path.stat().st_mode & 0o777 == 0o600
     assert list(path.parent.iterdir()) == []
     time.sleep(0.05)
     assert list(path.parent.iterdir()) == []
+
+
+def test_a_process_that_cannot_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    number, start = process().split()
+    assert int(number) == os.getpid() and int(start) > 0
+
+    def denied(*_args: object, **_kwargs: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("builtins.open", denied)
+    assert process() == "-"
 
 
 def test_the_file_goes_with_a_failed_module(tmp_path: Path) -> None:

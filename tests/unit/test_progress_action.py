@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import MagicMock
@@ -9,22 +12,36 @@ from unittest.mock import MagicMock
 import pytest
 
 from ansible_collections.llmops.vllm.plugins.action import hf_snapshot, vllm_probe
+from ansible_collections.llmops.vllm.plugins.module_utils import _progress
 from ansible_collections.llmops.vllm.plugins.plugin_utils import progress
 
 JOB = {"ansible_job_id": "j1.2", "started": 1, "finished": 0, "results_file": "/home/admin/.ansible_async/j1.2"}
 RESULT = {"changed": True, "commit": "9442"}
-NO_FILE = {"rc": 1, "stdout": "", "stderr": "No such file or directory"}
+PROCESS = "4711 123456"
 
 
 class Host:
-    """A host on which the module writes the lines of `lines` (by the clock) and ends at `ends`."""
+    """A host on which the module writes the lines of `lines` (by the clock) and ends at `ends`.
 
-    def __init__(self, ends: float, lines: dict[float, str], dies: bool = False, result: dict | None = None):
+    `dies`: its file stays. `gone`: when its process goes. `process`: how the file names it.
+    """
+
+    def __init__(
+        self,
+        ends: float,
+        lines: dict[float, str],
+        dies: bool = False,
+        result: dict | None = None,
+        gone: float | None = None,
+        process: str = PROCESS,
+    ):
         self.now = 1000.0
         self.began = self.now
         self.ends = ends
         self.lines = lines
         self.dies = dies
+        self.gone = ends if gone is None else gone
+        self.process = process
         self.result = RESULT if result is None else result
         self.job = JOB
         self.commands: list[str] = []
@@ -40,9 +57,12 @@ class Host:
         assert sudoable
         self.commands.append(command)
         written = [line for at, line in sorted(self.lines.items()) if at <= self.elapsed()]
-        if command.startswith("cat ") and written and (self.dies or self.elapsed() < self.ends):
-            return {"rc": 0, "stdout": written[-1] + "\n", "stderr": ""}
-        return NO_FILE
+        there = command.startswith("cat ") and written and (self.dies or self.elapsed() < self.ends)
+        code = 0 if there else 1
+        if "grep" in command:
+            assert command.endswith("; grep -q ') [^ZX] .* 123456 ' /proc/4711/stat")
+            code = 0 if self.elapsed() < self.gone else 2
+        return {"rc": code, "stdout": f"{self.process}\n{written[-1]}\n" if there else "", "stderr": ""}
 
     def module(
         self, module_name: str | None = None, module_args: dict | None = None, wrap_async: bool = False, **_other: Any
@@ -124,9 +144,66 @@ def test_a_module_that_is_killed_leaves_its_file(run: Any) -> None:
 def test_the_file_goes_a_moment_before_the_result_is_written(run: Any) -> None:
     host = Host(ends=10, lines={0: "10 %"})
     cat = host.command
-    host.command = lambda command, sudoable: NO_FILE if host.elapsed() >= 7 else cat(command, sudoable)
+
+    def without_file(command: str, sudoable: bool) -> dict[str, Any]:
+        answer = cat(command, sudoable)
+        return {**answer, "stdout": ""} if host.elapsed() >= 7 else answer
+
+    host.command = without_file
     assert run(host) == RESULT
     assert 10 <= host.elapsed() <= 11
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_module_that_is_killed_with_ansibles_own_process(run: Any, dies: bool) -> None:
+    """Nobody is left who would write a result."""
+    host = Host(ends=10_000, lines={0: "10 %"}, dies=True, gone=20)
+    if not dies:
+        # Its file is gone as well, such as after a restart that empties the folder.
+        cat = host.command
+        host.command = lambda *args, **kwargs: {**cat(*args, **kwargs), **({"stdout": ""} if host.now > 1015 else {})}
+    assert run(host) == {
+        "failed": True,
+        "msg": "the module's process on gpu1 is gone without a result (killed, or the host was restarted): run again",
+    }
+    assert 20 + progress.LAST_WORDS <= host.elapsed() <= 20 + progress.LAST_WORDS + 2
+    assert host.asked[-1] >= 20 + progress.LAST_WORDS, "a last look"
+    assert host.commands[-1] == "rm -f /home/admin/.ansible_async/j1.2"
+
+
+def test_a_result_that_comes_a_moment_after_the_process_has_gone(run: Any) -> None:
+    host = Host(ends=25, lines={0: "10 %"}, dies=True, gone=20)
+    assert run(host) == RESULT
+
+
+@pytest.mark.parametrize(("process", "code"), [("-", 1), (PROCESS, 127), (PROCESS, 126)])
+def test_where_nobody_can_tell_whether_it_is_there(run: Any, process: str, code: int) -> None:
+    host = Host(ends=100, lines={0: "10 %"}, dies=True, process=process)
+    command = host.command
+    host.command = lambda text, sudoable: {**command(text, sudoable), "rc": code if "grep" in text else 0}
+    assert run(host) == RESULT
+
+
+def test_a_real_process_and_its_end() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"from {_progress.__name__} import process; print(process(), flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    command = "true" + progress._and_is_there(progress.PROCESS.match(child.stdout.readline()))
+
+    def answer() -> int:
+        return subprocess.run(["sh", "-c", command], check=False, stderr=subprocess.DEVNULL).returncode
+
+    assert answer() == 0
+    child.stdin.close()
+    # Dead, and not yet buried.
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert answer() in progress.GONE
+    child.wait()
+    assert answer() in progress.GONE
+    child.stdout.close()
 
 
 def test_a_status_that_cannot_be_had_is_told(run: Any) -> None:

@@ -68,6 +68,35 @@ def test_pickled_weights_alone_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("paths", "allow", "ignore", "alone"),
+    [
+        (["config.json", "pytorch_model.bin", "lora/adapter.safetensors"], [], [], "pytorch_model.bin"),
+        (["pytorch_model-00001-of-2.bin", "lora/a.safetensors"], ["*"], [], "pytorch_model-00001-of-2.bin"),
+        (["model.safetensors", "2_Dense/pytorch_model.bin"], [], [], "2_Dense/pytorch_model.bin"),
+        (["model.safetensors", "lora/adapter_model.bin"], [], [], "lora/adapter_model.bin"),
+        (["m.gguf", "unet/diffusion_pytorch_model.bin"], [], [], "unet/diffusion_pytorch_model.bin"),
+        (["m.gguf", "pytorch_model.bin"], [], [], None),
+        (["model.safetensors", "lora/adapter_model.bin"], [], ["lora/"], None),
+        # Beside the weights; and OpenVINO's, which are no pickles.
+        (["model.safetensors", "run/training_args.bin", "run/optimizer.pt", "ov/openvino_model.bin"], [], [], None),
+    ],
+)
+def test_a_model_without_its_pickled_weights_is_none(
+    paths: list[str], allow: list[str], ignore: list[str], alone: str | None
+) -> None:
+    assert chosen(paths, allow, ignore, "any")[0]
+    if alone is None:
+        assert chosen(paths, allow, ignore, "safetensors_only")[0]
+        return
+    with pytest.raises(SnapshotError) as caught:
+        chosen(paths, allow, ignore, "safetensors_only")
+    assert str(caught.value) == (
+        f"org/name at commit has pickled weights ({alone}) in a folder without safetensors, which can run code when "
+        "they are loaded: leave them out by ignore_patterns, or set weights to 'any' if you trust its authors"
+    )
+
+
+@pytest.mark.parametrize(
     ("allow", "ignore", "named"),
     [(["*.gguf"], [], "['*.gguf'] without"), ([], ["*"], "* without ignore_patterns ['*']")],
 )

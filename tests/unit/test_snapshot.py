@@ -20,8 +20,8 @@ from ansible_collections.llmops.vllm.plugins.module_utils import _snapshot
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import (
     MANIFEST,
     HubFile,
+    Look,
     SnapshotError,
-    commits,
     content_error,
     content_errors,
     locked,
@@ -81,6 +81,10 @@ def test_wrong_content(tmp_path: Path, path: str) -> None:
     assert content_error(str(file), wanted) == f"{path} is missing"
     file.mkdir()
     assert content_error(str(file), wanted) == f"{path} is missing"
+    file.rmdir()
+    file.symlink_to(write_files(tmp_path / "elsewhere", FILES) / path)
+    for check in ("sha256", "size"):
+        assert content_error(str(file), wanted, check) == f"{path} is a symbolic link"
 
 
 def test_all_files_of_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +145,7 @@ def test_manifest_round_trip(tmp_path: Path) -> None:
 
 
 def test_the_snapshots_of_a_folder(tmp_path: Path) -> None:
-    assert commits(str(tmp_path / "nothing")) == {}
+    assert Look(str(tmp_path / "nothing")).commits == {}
     write_snapshot(tmp_path, "1" * 40, 86400)
     write_snapshot(tmp_path, "2" * 40, 3 * 86400)
     write_snapshot(tmp_path, "3" * 40, 2 * 86400)
@@ -150,8 +154,20 @@ def test_the_snapshots_of_a_folder(tmp_path: Path) -> None:
     for name in ("main", "5" * 39, "." + "6" * 40 + ".removed"):
         (tmp_path / name).mkdir()
     (tmp_path / ("7" * 40)).write_text("a file")
-    assert [commit[0] for commit in commits(str(tmp_path))] == ["4", "2", "3", "1"]
-    assert commits(str(tmp_path))["2" * 40] == "1970-01-04T00:00:00Z"
+    assert [commit[0] for commit in Look(str(tmp_path)).commits] == ["4", "2", "3", "1"]
+    assert Look(str(tmp_path)).commits["2" * 40] == "1970-01-04T00:00:00Z"
+
+
+def test_a_snapshot_that_goes_during_the_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / COMMIT).mkdir()
+    write_snapshot(tmp_path, "1" * 40, 0)
+
+    def read(folder: str) -> None:
+        if folder.endswith(COMMIT):
+            (tmp_path / COMMIT).rmdir()
+
+    monkeypatch.setattr(_snapshot, "read_manifest", read)
+    assert list(Look(str(tmp_path)).commits) == ["1" * 40]
 
 
 def test_a_snapshot_goes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +213,16 @@ def test_require_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         f"{dest} needs 4000 MB and 2000 MB that stay free (min_free), and {mount} has 5000 MB free: "
         "free 1000 MB there or choose another dest"
     )
+    # The file system is the one that a link leads to.
+    (tmp_path / "link").symlink_to("/proc")
+    with pytest.raises(SnapshotError, match=", and /proc has 5000 MB free: "):
+        require_space(str(tmp_path / "link" / "sys"), 37_203_456_789)
+    asked.remove("/proc/sys")
+    # What can be given up counts as free, and is given up when it has to be.
+    assert not require_space(str(dest), 5_000_000_000, 0, 7_000_000_000)
+    assert require_space(str(dest), 11_000_000_000, 1_000_000_000, 7_000_000_000)
+    with pytest.raises(SnapshotError, match="needs 13000 MB, and .* has 12000 MB free: free 1000 MB there"):
+        require_space(str(dest), 13_000_000_000, 0, 7_000_000_000)
     # Who needs nothing is not refused for what was so before.
     require_space(str(dest), 0, 6_000_000_000)
     assert set(asked) == {str(tmp_path)}
@@ -245,6 +271,15 @@ def test_the_lock_keeps_a_second_process_out(tmp_path: Path) -> None:
             second.wait(timeout=0.3)
     assert second.communicate(timeout=10) == ("in\n", None)
     assert list(dest.iterdir()) == []
+
+
+def test_who_looks_for_a_holder_waits_for_nobody(tmp_path: Path) -> None:
+    assert not _snapshot.is_held(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    with locked(str(tmp_path)):
+        assert _snapshot.is_held(str(tmp_path))
+    (tmp_path / ".lock").touch()
+    assert not _snapshot.is_held(str(tmp_path)), "its holder is gone"
 
 
 def test_the_lock_keeps_a_third_run_out(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_new_snapshot(staging: Staging, tmp_path: Path) -> None:
         staging.publish(str(tmp_path / COMMIT), WANTED, notes())
     finally:
         os.umask(0o022)
-    staging.close(True)
+    staging.close(WANTED)
     folder = tmp_path / COMMIT
     found = read_files(folder)
     del found[".snapshot.json"]
@@ -75,7 +75,7 @@ def test_an_old_snapshot_keeps_its_folder(staging: Staging, tmp_path: Path) -> N
     (folder / "mine.txt").write_text("mine")
     (folder / "a/model.safetensors").write_bytes(b"damaged")
     reader = (folder / "a/model.safetensors").open("rb")
-    staging.close(True)
+    staging.close(WANTED)
     staging.open()
     Path(staging.part(MODEL)).write_bytes(WEIGHTS)
     staging.accept(MODEL)
@@ -89,6 +89,27 @@ def test_an_old_snapshot_keeps_its_folder(staging: Staging, tmp_path: Path) -> N
     assert (folder / "mine.txt").exists()
 
 
+def test_what_is_taken_by_its_size_is_said_before_it_is_there(
+    staging: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the file and the manifest, a run must not leave an unchecked file that counts as checked."""
+    fill(staging)
+    folder = tmp_path / COMMIT
+    staging.publish(str(folder), WANTED, notes())
+    sizes = Staging(str(tmp_path), "size")
+    sizes.open()
+    Path(sizes.part(MODEL)).write_bytes(WEIGHTS)
+    sizes.accept(MODEL)
+
+    def killed(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_staging.os, "chmod", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sizes.publish(str(folder), [MODEL], {**notes(), "verified": "size"})
+    assert _snapshot.read_manifest(str(folder)) == {**notes(), "verified": "size"}
+
+
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EMLINK])
 def test_without_hard_links_there_are_copies(
     staging: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
@@ -97,10 +118,38 @@ def test_without_hard_links_there_are_copies(
         raise OSError(number, "no links here")
 
     monkeypatch.setattr(_staging.os, "link", refuse)
+    copied, copyfile = [], _staging.shutil.copyfile
+    monkeypatch.setattr(_staging.shutil, "copyfile", lambda *paths: (copied.append(paths), copyfile(*paths)))
     fill(staging)
+    assert not staging.can_link()
     staging.publish(str(tmp_path / COMMIT), WANTED, notes())
     found = read_files(tmp_path / COMMIT)
     assert {path: found[path] for path in FILES} == FILES
+    # Nothing is twice on the disk but what is twice in the repository.
+    assert len(copied) == 1
+    assert staging.contents() == {}
+
+
+def test_without_hard_links_a_killed_publication_loses_nothing(
+    staging: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    def killed(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    fill(staging)
+    with monkeypatch.context() as patch:
+        patch.setattr(_staging.os, "link", refuse)
+        patch.setattr(_staging.os, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            staging.publish(str(tmp_path / COMMIT), WANTED, notes())
+    (Path(staging.path) / "boot_id").write_text("another boot")
+    staging.open()
+    for wanted in WANTED:
+        assert Path(staging.part(wanted)).read_bytes() == FILES[wanted.path]
+    assert not (Path(staging.path) / "tree").exists()
 
 
 def test_a_disk_that_is_full_is_no_reason_for_a_copy(
@@ -160,7 +209,7 @@ def test_what_is_whole_need_not_come_again_for_its_size(tmp_path: Path, there: s
     before.open()
     Path(before.part(MODEL)).write_bytes(WEIGHTS)
     before.accept(MODEL)
-    before.close(False)
+    before.close()
     sizes = Staging(str(tmp_path), "size")
     sizes.open()
     assert sizes.held_bytes(MODEL) == len(WEIGHTS)
@@ -171,7 +220,7 @@ def test_what_is_whole_need_not_come_again_for_its_size(tmp_path: Path, there: s
 def test_what_another_snapshot_shares_is_never_written_to(staging: Staging, tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(WEIGHTS)
     staging.link(str(tmp_path / "other"), MODEL)
-    staging.close(False)
+    staging.close()
     (Path(staging.path) / "boot_id").write_text("another boot")
     staging.open()
     assert staging.held_bytes(MODEL) == 0, "it can be linked again"
@@ -219,11 +268,48 @@ def test_a_link_replaces_a_part(staging: Staging, tmp_path: Path) -> None:
 def test_what_stays_for_the_next_run(staging: Staging) -> None:
     part = Path(staging.part(MODEL))
     part.write_bytes(b"half")
-    staging.close(False)
+    staging.close()
     assert part.read_bytes() == b"half"
     part.write_bytes(b"")
-    staging.close(False)
+    staging.close()
     assert not Path(staging.path).exists(), "nothing in it is of use"
+
+
+@pytest.mark.parametrize(("prune", "left"), [(False, {"part", "boot_id"}), (True, None)])
+def test_contents_of_another_commit_wait_for_it(staging: Staging, prune: bool, left: set[str] | None) -> None:
+    fill(staging)
+    other = hub_file("other.safetensors", b"other")
+    Path(staging.part(other)).write_bytes(b"oth")
+    Path(staging.path, "xet").mkdir()
+    staging.close(WANTED, prune=prune)
+    if left is None:
+        assert not Path(staging.path).exists()
+    else:
+        assert {name.rpartition(".")[2] for name in os.listdir(staging.path)} == left
+        assert staging.held_bytes(other) == 3
+
+
+def test_what_can_be_dropped_for_its_room(staging: Staging, tmp_path: Path) -> None:
+    fill(staging)
+    other = hub_file("other.safetensors", b"other")
+    Path(staging.part(other)).write_bytes(b"oth")
+    staging.sync_part(other, 1)
+    # Another snapshot's file goes nowhere.
+    linked = hub_file("linked.safetensors", b"linked")
+    (tmp_path / "linked").write_bytes(b"linked")
+    staging.link(str(tmp_path / "linked"), linked)
+    (Path(staging.path) / "xet").mkdir()
+    (Path(staging.path) / "xet" / "random.incomplete").write_bytes(b"12345")
+    assert staging.idle_bytes(WANTED) == 3 + 1 + 5
+    staging.drop_idle(WANTED)
+    assert set(staging.contents()) == set(map(_snapshot.content_id, WANTED))
+
+
+def test_a_second_name_of_a_killed_run_is_no_other_snapshots_file(staging: Staging) -> None:
+    fill(staging)
+    os.link(staging.whole(MODEL), Path(staging.path) / "new")
+    staging.open()
+    assert staging.held_bytes(MODEL) == len(WEIGHTS)
 
 
 def test_half_a_tree_of_a_killed_run_is_built_anew(staging: Staging, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import requests
 import urllib3
-from conftest import FILES, LARGE, REPOSITORY, WEIGHTS, write_files
+from conftest import FILES, LARGE, REPOSITORY, WEIGHTS, asked, write_files
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -36,11 +36,6 @@ from ansible_collections.llmops.vllm.plugins.module_utils._transfer import Conte
 from ansible_collections.llmops.vllm.plugins.modules import hf_snapshot
 
 MODEL = HubFile("model.safetensors", len(WEIGHTS), hashlib.sha256(WEIGHTS).hexdigest(), "b" * 40)
-
-
-def asked(hub: Hub, name: str = "model.safetensors") -> list[tuple[int | None, int]]:
-    """Where each request for a file began, and how many bytes it got."""
-    return [(answer.start, answer.sent) for answer in hub.log if answer.path.endswith(name)]
 
 
 @pytest.fixture
@@ -325,6 +320,29 @@ def test_a_range_that_is_not_the_one(snapshot: Any, large: Path, dest: Path, kin
     assert (dest / result["commit"] / "model.safetensors").read_bytes() == WEIGHTS
 
 
+@pytest.mark.parametrize("path", ["model.safetensors", "config.json"])
+def test_a_page_about_an_error_costs_nothing_that_is_here(snapshot: Any, large: Path, dest: Path, path: str) -> None:
+    """A proxy's, with the status 200."""
+
+    class Proxy(Hub):
+        pages = 1
+
+        def send_content(self, request: Any, entry: Any, headers: dict[str, str]) -> None:
+            if entry.path == path and self.pages:
+                self.pages -= 1
+                request.send_head(200, {"Content-Length": "50"})
+                request.wfile.write(b"x" * 50)
+            else:
+                super().send_content(request, entry, headers)
+
+    staging = Staging(str(dest))
+    staging.open()
+    Path(staging.part(MODEL)).write_bytes(WEIGHTS[:2_700_000])
+    with Proxy(large) as hub:
+        assert snapshot(hub, repo_id="org/large")["verified"]
+        assert [sent for _start, sent in asked(hub)][-1] == 300_000
+
+
 @pytest.mark.parametrize("linked", [False, True])
 def test_what_an_earlier_run_has_checked_may_be_damaged_by_now(
     snapshot: Any, served: Hub, dest: Path, root: Path, linked: bool
@@ -500,6 +518,26 @@ def test_the_client_has_a_folder_for_each_file(staging: Staging, monkeypatch: py
     assert {Path(staging.whole(f)).read_bytes() for f in wanted} == set(files.values())
 
 
+def test_the_client_begins_each_attempt_in_an_empty_folder(staging: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves files under random names, which nobody goes on with."""
+    monkeypatch.setattr(_transfer, "HTTP_LIMIT", 0)
+    found = []
+
+    def download(_commit: str, path: str, folder: str) -> str:
+        found.append([file.name for file in Path(folder).rglob("*")])
+        write_files(Path(folder), {f"{len(found)}.incomplete" if len(found) < 3 else path: WEIGHTS})
+        if len(found) < 3:
+            raise Passing("reset")
+        return f"{folder}/{path}"
+
+    write_files(Path(staging.path) / "xet" / MODEL.sha256, {"killed.incomplete": WEIGHTS})
+    one = transfer(staging)
+    one.hub = SimpleNamespace(repo_id="org/large", has_xet=True, download=download)
+    one.fetch([MODEL])
+    assert found == [[], [], []]
+    assert one.meter.moved == one.meter.done == len(WEIGHTS)
+
+
 # Hosts on the way.
 
 
@@ -513,6 +551,18 @@ def test_a_content_network_that_refuses_for_ever(snapshot: Any, large: Path) -> 
         )
         # Each time at a new address.
         assert [answer.host for answer in hub.log if "model.safetensors" in answer.path] == ["hub", "cdn"] * 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 410])
+def test_a_content_network_that_does_not_have_it(snapshot: Any, large: Path, status: int) -> None:
+    with Hub(large, cdn=True) as hub:
+        hub.faults.append(Fault(path="model.safetensors", host="cdn", status=status, times=None))
+        result = snapshot(hub, repo_id="org/large")
+        assert result["msg"] == (
+            f"localhost, to which {hub.url} redirects, answered with HTTP status {status} for model.safetensors: "
+            "use another endpoint"
+        )
+        assert [answer.host for answer in hub.log if "model.safetensors" in answer.path] == ["hub", "cdn"]
 
 
 @pytest.mark.parametrize("kind", ["stall", "nobody", "reset"])

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes plugins/module_utils/_engine_history.py: which options each release of vLLM takes.
 
-    tools/engine_history.py                     from tests/data/engine_parsers.json.xz, the parsers of all known releases
-    tools/engine_history.py --add FILE...       adds parsers first: what roles/vllm_server keeps below schemas/ on a host
-    tools/engine_history.py --check             says whether the table is what the parsers give
+    tools/engine_history.py                  from tests/data/engine_parsers.json.xz, the parsers of all known releases
+    tools/engine_history.py --add FILE...    adds parsers first: what the role vllm_server keeps in schemas/ on a host
+    tools/engine_history.py --check          says whether the table is what the parsers give
 
 A parser is {"version": ..., "actions": [...]}, argparse's actions without their help.
 """
@@ -50,7 +50,7 @@ KINDS = {
 
 def read_parsers() -> dict[str, list[dict]]:
     """Return the actions of each release, the oldest first."""
-    parsers = json.loads(lzma.open(PARSERS).read())
+    parsers = json.loads(lzma.decompress(PARSERS.read_bytes()))
     return {version: parsers[version] for version in sorted(parsers, key=schemas.version_key)}
 
 

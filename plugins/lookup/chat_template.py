@@ -14,8 +14,8 @@ description:
 options:
   _terms:
     description:
-      - Name of a shipped template (V(vicuna)), path of a file on the controller, or the text itself. What has a brace in
-        it is text, what has a slash or a dot in it is a path.
+      - Name of a shipped template (V(vicuna)), path of a file on the controller, or the text itself. What has a brace
+        in it is text, what has a slash or a dot in it is a path.
     type: list
     elements: str
     required: true
@@ -56,7 +56,9 @@ class LookupModule(LookupBase):
         if chat_template.is_path(term):
             path = self.find_file_in_search_path(variables, "files", term, ignore_missing=True)
             if not path:
-                raise chat_template.TemplateError("there is no chat template %s on the controller: correct the path" % term)
+                raise chat_template.TemplateError(
+                    "there is no chat template %s on the controller: correct the path" % term
+                )
         else:
             path = chat_template.shipped_path(term)
         with open(path, encoding="utf-8") as stream:

@@ -86,7 +86,10 @@ def with_snapshots(engine_args, paths):
     if unknown:
         known = ", ".join(sorted(paths)) or "none"
         raise EngineArgsError(
-            ["snapshot:%s is named, and snapshots has %s: add it there" % (name, known) for name in dict.fromkeys(unknown)]
+            [
+                "snapshot:%s is named, and snapshots has %s: add it there" % (name, known)
+                for name in dict.fromkeys(unknown)
+            ]
         )
     return result
 
@@ -237,7 +240,9 @@ def _words(option, positive, name, value):
         value = _lora_modules(value)
     if option.kind == schemas.KEY_VALUES and isinstance(value, dict):
         value = ",".join("%s=%s" % pair for pair in value.items())
-    document = option.kind in (schemas.JSON, schemas.JSON_OR_TEXT) and option.nargs is None and option.form == schemas.VALUE
+    document = (
+        option.kind in (schemas.JSON, schemas.JSON_OR_TEXT) and option.nargs is None and option.form == schemas.VALUE
+    )
     if isinstance(value, (list, tuple)) and not document:
         if option.form != schemas.APPEND and option.nargs not in ("+", "*"):
             if option.kind != schemas.ANY:

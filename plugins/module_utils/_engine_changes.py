@@ -95,7 +95,7 @@ INSTEAD = {
     "typical_acceptance_sampler_posterior_alpha": "leave it out",
     "typical_acceptance_sampler_posterior_threshold": "leave it out",
     "use_gpu_for_pooling_score": "leave it out",
-    "worker_use_ray": "set distributed_executor_backend to ray, and take an image that has Ray (0.18 and newer have none)",
+    "worker_use_ray": "set distributed_executor_backend to ray, in an image with Ray (0.18 and newer have none)",
 }
 
 _TASKS = {
@@ -112,7 +112,11 @@ MOVED_DEFAULTS = (
     ("0.6.5", "max_num_seqs", "is computed by vLLM, and was 256"),
     ("0.8.0", "enable_chunked_prefill", "is on"),
     ("0.8.0", "enable_prefix_caching", "is on"),
-    ("0.8.0", "generation_config", "is auto: temperature, top_p and so on come from the model's generation_config.json"),
+    (
+        "0.8.0",
+        "generation_config",
+        "is auto: temperature, top_p and so on come from the model's own configuration",
+    ),
     ("0.20.0", "gpu_memory_utilization", "is 0.92, and was 0.9"),
     ("0.32.0", "allowed_origins", "is [], and was ['*']: browsers of other origins are refused"),
 )

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import traceback
@@ -205,18 +206,16 @@ class EngineImage:
 
     def _remove_leftovers(self):
         for container in self.client.containers.list(all=True, filters={"label": LABEL, "status": "exited"}):
-            try:
+            # Another run may just have taken it away.
+            with contextlib.suppress(docker.errors.APIError):
                 container.remove(force=True)
-            except docker.errors.APIError:
-                # Another run has just taken it away.
-                pass
 
 
 def _refusal(name, error):
     said = str(error.explanation or error)
     if "could not select device driver" in said:
         return (
-            "Docker has no driver for GPUs (%s): install the NVIDIA Container Toolkit, or set gpus to none for a server "
-            "on the CPU" % said
+            "Docker has no driver for GPUs (%s): install the NVIDIA Container Toolkit, or set gpus to none for a "
+            "server on the CPU" % said
         )
     return "Docker does not run the image '%s': %s" % (name, said)

@@ -274,7 +274,9 @@ def to_record(option):
 
 def of_record(name, record):
     """Return the option of a record."""
-    given = {key: tuple(value) if isinstance(value, list) and key != "default" else value for key, value in record.items()}
+    given = {
+        key: tuple(value) if isinstance(value, list) and key != "default" else value for key, value in record.items()
+    }
     return Option(**{"name": name, "flags": ("--" + name.replace("_", "-"),), **given})
 
 

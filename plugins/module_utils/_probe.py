@@ -178,7 +178,9 @@ class Probe:
             if not self._is_loop(state):
                 again = "restarting after exit code %d" % state.end.exit_code
                 # Docker does not start again what somebody has stopped: this one ended by itself.
-                return Look("starting", _STARTS if why.code in ("stopped", "unknown") else self._named(why), doing=again)
+                return Look(
+                    "starting", _STARTS if why.code in ("stopped", "unknown") else self._named(why), doing=again
+                )
             self.result["restart_loop"] = True
             if self.may_stop:
                 self.container.stop()

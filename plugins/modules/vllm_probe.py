@@ -404,7 +404,7 @@ def main():
         module.fail_json(
             msg="the probe of %s failed: %s" % (module.params["url"], error),
             exception=traceback.format_exc(),
-            **_probe.not_looked(error)
+            **_probe.not_looked(error),
         )
     module.exit_json(**result)
 

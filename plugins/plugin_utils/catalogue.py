@@ -314,8 +314,8 @@ def _engine_problems(entry):
     wanted = [args.get(key, 1) for key in ("tensor_parallel_size", "pipeline_parallel_size")]
     if count and all(isinstance(size, int) for size in wanted) and wanted[0] * wanted[1] > count:
         problems.append(
-            "engine_args spread the model over %d GPUs (tensor_parallel_size %d, pipeline_parallel_size %d), and gpus gives "
-            "%d: give more, or spread it less" % (wanted[0] * wanted[1], wanted[0], wanted[1], count)
+            "engine_args spread the model over %d GPUs (tensor_parallel_size %d, pipeline_parallel_size %d), and gpus "
+            "gives %d: give more, or spread it less" % (wanted[0] * wanted[1], wanted[0], wanted[1], count)
         )
     version = version_of_tag(entry["image"]) if KNOWN_IMAGES.match(entry["image"]) else ""
     if version:

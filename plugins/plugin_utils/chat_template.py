@@ -71,7 +71,9 @@ def check(text, where):
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _to_json
-    environment.globals.update(raise_exception=_refuse, strftime_now=lambda form: datetime.datetime.now().strftime(form))
+    environment.globals.update(
+        raise_exception=_refuse, strftime_now=lambda form: datetime.datetime.now().strftime(form)
+    )
     try:
         template = environment.from_string(text)
     except jinja2.TemplateSyntaxError as error:

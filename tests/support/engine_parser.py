@@ -108,9 +108,7 @@ def parser_of(version: str) -> Parser:
                 parser.add_argument(*flags, action="append", **common)
             case _:
                 choices = action["choices"] and [c for c in action["choices"] if c is not None]
-                parser.add_argument(
-                    *flags, nargs=action["nargs"], choices=choices, type=TYPES.get(kind, str), **common
-                )
+                parser.add_argument(*flags, nargs=action["nargs"], choices=choices, type=TYPES.get(kind, str), **common)
     return parser
 
 

@@ -97,6 +97,49 @@ BROKEN = [
     ([model(revision=1.0)], "deployment 'chat': model: revision is 1.0, it takes text"),
     ([model(allow_patterns="*.json")], "deployment 'chat': model: allow_patterns is '*.json', it takes a list"),
     ([model(ignore_patterns=[1])], "deployment 'chat': model: ignore_patterns has 1, which is no text: quote it"),
+    # further models and mounts
+    (
+        [one(snapshots={"draft": "org/x"})],
+        "deployment 'chat': snapshots.draft is no dictionary: write repo_id and revision as its keys",
+    ),
+    ([one(snapshots={"draft": {}})], "deployment 'chat': snapshots.draft has no repo_id: add it"),
+    (
+        [one(snapshots={"draft": {"repo_id": "org/x", "rev": "v1"}})],
+        "deployment 'chat': snapshots.draft has the unknown key 'revison': did you mean 'revision'?",
+    ),
+    (
+        [one(snapshots={"draft": {"repo_id": "x"}})],
+        "deployment 'chat': repo_id 'x' is not of the form organisation/name",
+    ),
+    (
+        [one(engine_args={"tokenizer": "snapshot:tok"})],
+        "deployment 'chat': engine_args: snapshot:tok is named, and snapshots has none: add it there",
+    ),
+    ([one(mounts=["/srv"])], "deployment 'chat': mount 1 is no dictionary: write source and target as its keys"),
+    ([one(mounts=[{"source": "/srv"}])], "deployment 'chat': mount 1 has no target: add it"),
+    ([one(tls_key="/a")], "deployment 'chat': tls_certificate and tls_key go together: name both files, or none"),
+    # options of vLLM, where the tag tells which it is
+    (
+        [one(image="vllm/vllm-openai:v0.32.0", engine_args={"max_modle_len": 1})],
+        "deployment 'chat': engine_args: vLLM 0.32.0 has no option max_modle_len: did you mean max_model_len or max_log_len?",
+    ),
+    (
+        [one(image="vllm/vllm-openai:v0.32.0", engine_args={"swap_space": 8}, translate_engine_args=False)],
+        "deployment 'chat': engine_args: swap_space is gone since vLLM 0.18.0: leave it out: vLLM recomputes instead of swapping",
+    ),
+    (
+        [one(gpus=[0, 1], engine_args={"tensor_parallel_size": 4})],
+        "deployment 'chat': engine_args spread the model over 4 GPUs (tensor_parallel_size 4, pipeline_parallel_size 1), and gpus gives 2: give more, or spread it less",
+    ),
+    # chat templates
+    (
+        [one(chat_template="vicunia")],
+        "deployment 'chat': no chat template 'vicunia' is shipped: did you mean 'vicuna'?",
+    ),
+    (
+        [one(chat_template="{{ message }}")],
+        "deployment 'chat': the text of chat_template is no chat template: what the user says is not in what it renders (messages is what it has to go through)",
+    ),
     # values
     (
         [model(weights="pickle")],
@@ -268,6 +311,7 @@ def test_a_deployment_is_completed() -> None:
         "revision": "main",
         **ALL_FILES,
         "commit": "",
+        "folder": "org--name/unknown",
     }
     (entry,) = read([one(container_name="vllm", image="image:2", served_model_names=["a", "b"])])
     assert (entry["image"], entry["hostname"], entry["served_model_names"]) == ("image:2", "vllm", ["a", "b"])
@@ -363,6 +407,22 @@ def test_unlocked_lists_each_model_once_in_order() -> None:
 
 def load(path: str) -> Any:
     return yaml.safe_load((ROLES / path).read_text())
+
+
+@pytest.mark.parametrize("image", ["own/vllm:v0.32.0", "vllm/vllm-openai:latest", "vllm/vllm-openai:v0.4.0"])
+def test_options_of_an_image_that_tells_no_version_wait_for_the_image(image: str) -> None:
+    (entry,) = read([one(image=image, engine_args={"brand_new_option": 1})])
+    assert entry["engine_args"] == {"brand_new_option": 1}
+
+
+def test_further_models_are_locked_and_brought_like_the_first() -> None:
+    snapshots = {"draft": {"repo_id": "org/draft", "revision": "v1"}, "tok": {"repo_id": "org/tok", "revision": COMMIT}}
+    (entry,) = read(
+        [one(snapshots=snapshots, engine_args={"tokenizer": "snapshot:tok"})], {"org/name": {"main": COMMIT}}
+    )
+    assert [model["repo_id"] for model in entry["wanted_snapshots"]] == ["org/name", "org/tok"]
+    assert entry["snapshots"]["tok"]["folder"] == f"org--tok/{COMMIT}"
+    assert [model["repo_id"] for model in unlocked([entry])] == ["org/draft"]
 
 
 def test_the_defaults_are_those_of_the_role() -> None:

@@ -76,4 +76,3 @@ def test_a_template_that_is_not_there(term: str, why: str) -> None:
     with pytest.raises(AnsibleLookupError) as caught:
         found(term)
     assert str(caught.value).startswith(why)
-

@@ -677,7 +677,9 @@ def test_secrets_are_not_repeated() -> None:
 
 
 def test_a_token_that_the_hub_does_not_take() -> None:
-    line = CORE + "huggingface_hub.errors.HfHubHTTPError: 401 Client Error: Unauthorized for url: https://huggingface.co"
+    line = (
+        CORE + "huggingface_hub.errors.HfHubHTTPError: 401 Client Error: Unauthorized for url: https://huggingface.co"
+    )
     assert diagnose(line, ContainerEnd(exit_code=1)).code == "hub_wanted"
 
 
@@ -691,7 +693,11 @@ def test_a_gpu_without_memory_is_given_no_share() -> None:
 
 def test_a_processor_without_avx512() -> None:
     """Known only with the first request, on which the engine dies."""
-    line = CORE + ERROR + "RuntimeError: Worker failed with error ''_OpNamespace' '_C' object has no attribute 'cpu_gemm_wna16''"
+    line = (
+        CORE
+        + ERROR
+        + "RuntimeError: Worker failed with error ''_OpNamespace' '_C' object has no attribute 'cpu_gemm_wna16''"
+    )
     died = API + "ERROR 11-22 21:53:12 [async_llm.py:906] AsyncLLM output_handler failed."
     found = diagnose("\n".join([READY, line, died]), ContainerEnd(exit_code=0))
     assert (found.code, found.cause[:41]) == ("cpu_without_avx512", "this processor has no AVX-512, which vLLM")

@@ -112,7 +112,11 @@ REFUSED = {
     "0.6.3": {"image_feature_size", "image_input_shape", "image_input_type", "image_token_id"},
 }
 REFUSED["0.8.5"] = REFUSED["0.6.3"] | {"quantization_param_path", "speculative_disable_by_batch_size"}
-REFUSED["0.11.0"] = REFUSED["0.8.5"] | {"scheduler_delay_factor", "max_context_len_to_capture", "max_seq_len_to_capture"}
+REFUSED["0.11.0"] = REFUSED["0.8.5"] | {
+    "scheduler_delay_factor",
+    "max_context_len_to_capture",
+    "max_seq_len_to_capture",
+}
 REFUSED["0.20.0"] = REFUSED["0.11.0"] | {"lora_extra_vocab_size"}
 REFUSED["0.32.0"] = REFUSED["0.33.0"] = REFUSED["0.20.0"]
 

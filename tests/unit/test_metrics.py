@@ -60,7 +60,8 @@ def test_a_number_that_is_none_does_not_count() -> None:
 def engines(**of: tuple[int, int]) -> Metrics:
     """Engines by name: how many requests each has, and how many tokens it has made."""
     lines = [
-        f'vllm:num_requests_running{{engine="{name}"}} {requests}\nvllm:generation_tokens_total{{engine="{name}"}} {made}'
+        f'vllm:num_requests_running{{engine="{name}"}} {requests}\n'
+        f'vllm:generation_tokens_total{{engine="{name}"}} {made}'
         for name, (requests, made) in of.items()
     ]
     return Metrics("\n".join(lines))

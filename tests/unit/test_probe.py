@@ -482,7 +482,7 @@ def test_the_runs_before_tell_what_is_wrong_with_all_of_them(free_port: int) -> 
 
 
 def test_old_recoveries_and_a_new_failure_are_no_loop() -> None:
-    """Docker counts restarts for as long as the container exists, and the log of all its runs tells which had served."""
+    """Docker counts restarts for as long as the container exists; the log of all its runs tells whether one served."""
 
     class Recovered(Box):
         def log(self, _state: ContainerState, lines: int = 0, all_runs: bool = False) -> str:
@@ -665,7 +665,9 @@ def test_each_look_tells_what_it_saw() -> None:
 
 def test_an_engine_that_has_just_died_is_explained_by_its_log() -> None:
     """Its container runs for some seconds more."""
-    died = UP + "ERROR 01-01 00:00:00 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n"
+    died = (
+        UP + "ERROR 01-01 00:00:00 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n"
+    )
     died += "ERROR 01-01 00:00:00 [async_llm.py:1] AsyncLLM output_handler failed.\n"
     with VllmDouble(faults=Faults(dead=True)) as double:
         result = probe(double.url, Box(log_now=died))

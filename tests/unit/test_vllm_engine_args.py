@@ -21,7 +21,9 @@ ID = "sha256:" + "4f1c" * 16
 
 
 def told(version: str) -> str:
-    return "INFO noise\n" + _engine_image._MARK + json.dumps({"version": version, "actions": recorded()[version]}) + "\n"
+    return (
+        "INFO noise\n" + _engine_image._MARK + json.dumps({"version": version, "actions": recorded()[version]}) + "\n"
+    )
 
 
 class NotFound(Exception):

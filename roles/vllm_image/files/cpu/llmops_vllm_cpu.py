@@ -25,7 +25,8 @@ _plain = {}
 
 def register():
     """Define the operator where vLLM has none."""
-    global _library  # noqa: PLW0603 - an operator lives as long as its library
+    # An operator lives as long as its library.
+    global _library
     from vllm.platforms import current_platform
 
     current_platform.import_kernels()

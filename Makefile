@@ -37,7 +37,7 @@ stop: setup ## stop the server of `make deploy`; deploy starts it again
 .PHONY: clean
 clean: setup ## take away everything that deploy and test made
 	@if docker version >/dev/null 2>&1; then \
-	    for scenario in local_e2e diagnosis; do \
+	    for scenario in local_e2e diagnosis engine; do \
 	        molecule destroy -s $$scenario >/dev/null 2>&1 || echo "clean: molecule destroy -s $$scenario failed"; \
 	    done; \
 	    for image in $$(docker image ls -q llmops-test-host | sort -u); do \

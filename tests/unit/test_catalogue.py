@@ -104,7 +104,7 @@ BROKEN = [
     ),
     ([one(snapshots={"draft": {}})], "deployment 'chat': snapshots.draft has no repo_id: add it"),
     (
-        [one(snapshots={"draft": {"repo_id": "org/x", "rev": "v1"}})],
+        [one(snapshots={"draft": {"repo_id": "org/x", "revison": "v1"}})],
         "deployment 'chat': snapshots.draft has the unknown key 'revison': did you mean 'revision'?",
     ),
     (

@@ -186,11 +186,12 @@ def test_an_image_that_cannot_be_asked(check: Any, tmp_path: Path, runs: list, i
     assert not (tmp_path / "schemas").exists()
 
 
-def test_warnings_name_the_image(check: Any, capsys: pytest.CaptureFixture) -> None:
-    result = check(Docker([(0, told("0.23.0"))]), engine_args={"quantization": "awq"}, upgraded_from="0.19.1")
-    said = json.dumps(result.get("warnings", []))
-    assert f"{IMAGE}: quantization: awq makes vLLM 0.23.0 take its slow kernel" in said
-    assert "since vLLM 0.20.0 the default of gpu_memory_utilization is 0.92" in said
+def test_warnings_name_the_image(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(vllm_engine_args.AnsibleModule, "warn", lambda _module, warning: said.append(warning))
+    check(Docker([(0, told("0.23.0"))]), engine_args={"quantization": "awq"}, upgraded_from="0.19.1")
+    assert said[0].startswith(f"{IMAGE}: quantization: awq makes vLLM 0.23.0 take its slow kernel")
+    assert said[1].startswith(f"{IMAGE}: since vLLM 0.20.0 the default of gpu_memory_utilization is 0.92")
 
 
 FAKE = {

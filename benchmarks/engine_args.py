@@ -21,8 +21,8 @@ ENGINE_ARGS = {"max_model_len": 2048, "enforce_eager": True, "swap_space": 4, "g
 CHECK = """
 import sys, time
 from ansible_collections.llmops.vllm.plugins.modules.vllm_engine_args import EngineArgsCheck
-params = dict(image=sys.argv[1], engine_args=%r, model_path="/m", served_model_names=["m"], where_known={}, snapshots={},
-              translate=True, upgraded_from="", gpus="none", schema_dir=sys.argv[2], timeout=300)
+params = dict(image=sys.argv[1], engine_args=%r, model_path="/m", served_model_names=["m"], where_known={},
+              snapshots={}, translate=True, upgraded_from="", gpus="none", schema_dir=sys.argv[2], timeout=300)
 for number in range(int(sys.argv[3])):
     started = time.monotonic()
     EngineArgsCheck(params, keep=True).run()

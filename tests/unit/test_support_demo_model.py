@@ -10,6 +10,7 @@ import demo_model
 import gguf
 import numpy as np
 import pytest
+from hub import Hub
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer, pre_tokenizers
 
@@ -17,7 +18,7 @@ TEXTS = ["The capital of Japan is Tokyo. 12345  x\n", "日本の首都は東京�
 
 
 def weight(rows: int, columns: int) -> np.ndarray:
-    return np.random.default_rng(7).normal(0, 0.1, (rows, columns)).astype(np.float32)
+    return demo_model.random_weight("weight", rows, columns)
 
 
 def permute(rows: np.ndarray, heads: int) -> np.ndarray:
@@ -34,6 +35,29 @@ def test_pack_awq_and_back() -> None:
 
 def test_pack_awq_order() -> None:
     assert demo_model.pack_awq(np.arange(8, dtype=np.uint8)[None]).view(np.uint32)[0, 0] == 0x75316420
+
+
+def test_pack_gptq_and_back() -> None:
+    codes = np.random.default_rng(1).integers(0, 16, (40, 6)).astype(np.uint8)
+    packed = demo_model.pack_gptq(codes)
+    assert (packed.dtype, packed.shape) == (np.int32, (5, 6))
+    assert np.array_equal(demo_model.unpack_gptq(packed), codes)
+
+
+def test_pack_gptq_order() -> None:
+    assert demo_model.pack_gptq(np.arange(8, dtype=np.uint8)[:, None]).view(np.uint32)[0, 0] == 0x76543210
+
+
+def test_gptq_tensors_are_as_autogptq_has_them() -> None:
+    tensors = demo_model.gptq_tensors("x", weight(48, 96))
+    assert {name: (str(tensor.dtype), tensor.shape) for name, tensor in tensors.items()} == {
+        "x.qweight": ("int32", (12, 48)),
+        "x.qzeros": ("int32", (3, 6)),
+        "x.scales": ("float16", (3, 48)),
+        "x.g_idx": ("int32", (96,)),
+    }
+    assert np.all(tensors["x.qzeros"] == 0x77777777)
+    assert tensors["x.g_idx"].tolist() == [0] * 32 + [1] * 32 + [2] * 32
 
 
 def test_unpermute_is_the_inverse() -> None:
@@ -54,9 +78,20 @@ def test_quantisation_error_is_half_a_scale(shift: float) -> None:
     assert np.all(np.abs(again - exact) <= 0.51 * scale)
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.5, -0.5], ids=["around zero", "positive", "negative"])
+def test_gptq_error_is_half_a_scale(shift: float) -> None:
+    exact = weight(48, 96) + np.float32(shift)
+    tensors = demo_model.gptq_tensors("x", exact)
+    scale = np.repeat(tensors["x.scales"].astype(np.float32), 32, axis=0).T
+    assert np.all(scale > 0)
+    assert np.all(np.abs(demo_model.dequantise_gptq(*tensors.values()) - exact) <= 0.51 * scale)
+    assert np.all(scale <= 1.001 * np.abs(exact).max() / 7.5)
+
+
 def test_zero_stays_zero() -> None:
-    tensors = demo_model.awq_tensors("x", np.zeros((8, 32), dtype=np.float32))
-    assert not demo_model.dequantise(tensors["x.qweight"], tensors["x.qzeros"], tensors["x.scales"]).any()
+    zero = np.zeros((8, 32), dtype=np.float32)
+    assert not demo_model.dequantise(*demo_model.awq_tensors("x", zero).values()).any()
+    assert not demo_model.dequantise_gptq(*demo_model.gptq_tensors("x", zero).values()).any()
 
 
 def test_tiny_is_deterministic_and_loads(tmp_path: Path) -> None:
@@ -208,3 +243,99 @@ def test_gguf_becomes_the_hubs_llama(tmp_path: Path) -> None:
     assert tokenizer.encode("a t12<|im_end|>").tokens == ["a", "Ġt", "1", "2", "<|im_end|>"]
     assert [tokenizer.decode(tokenizer.encode(text).ids) for text in TEXTS] == TEXTS
     assert json.loads((tmp_path / "org/name/tokenizer_config.json").read_text())["chat_template"] == "a template"
+
+
+# By form: the commit ids as they are served, and what its config.json and card say. The ids change only together with
+# demo_model.VERSION.
+FORMS = {
+    "awq": (
+        "d660f6010bb0a0994a559906554053242a904028",
+        {"quant_method": "awq", "zero_point": True},
+        "AWQ 4-bit",
+        "[awq, demo]",
+    ),
+    "gptq": (
+        "6112484152f0553bb704804f92c133a10ebefb27",
+        {"quant_method": "gptq", "sym": True, "desc_act": False},
+        "GPTQ 4-bit",
+        "[gptq, demo]",
+    ),
+    "fp16": ("7d2bf501b0859d9402976955088c46cfff86fcff", None, "fp16", "[demo]"),
+}
+
+
+def test_forms_are_those_tested() -> None:
+    assert set(FORMS) == set(demo_model.FORMS)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_has_the_same_bytes_everywhere(tmp_path: Path, form: str) -> None:
+    write_gguf(tmp_path / "model.gguf")
+    files = demo_model.convert(tmp_path / "model.gguf", "a hash", demo_model.FORMS[form])
+    demo_model.build(tmp_path / "org/name", "x", lambda: files)
+    assert demo_model.VERSION == 1
+    with Hub(tmp_path) as served:
+        assert served.snapshot("org/name").commit == FORMS[form][0]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_config_and_card_are_of_the_form(tmp_path: Path, form: str) -> None:
+    _commit, quantization, title, tags = FORMS[form]
+    write_gguf(tmp_path / "model.gguf")
+    command = ["--gguf", str(tmp_path / "model.gguf"), "--form", form, "--output", str(tmp_path / "name")]
+    assert demo_model.main(command) == 0
+    config = json.loads((tmp_path / "name/config.json").read_text())
+    if quantization is None:
+        assert "quantization_config" not in config
+    else:
+        expected = {**quantization, "bits": 4, "group_size": 32}
+        assert {key: config["quantization_config"][key] for key in expected} == expected
+    card = (tmp_path / "name/README.md").read_text()
+    assert f"\n# SmolLM2-135M-Instruct, {title}\n" in card
+    assert f"\ntags: {tags}\n" in card
+    others = {"AWQ", "GPTQ"} - {title.split()[0]}
+    assert not any(other in card for other in others)
+
+
+def test_every_form_is_the_same_model(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "model.gguf")
+    for form in FORMS:
+        command = ["--gguf", str(tmp_path / "model.gguf"), "--form", form, "--output", str(tmp_path / form)]
+        assert demo_model.main(command) == 0
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert len({(tmp_path / form / name).read_bytes() for form in FORMS}) == 1
+    awq, gptq, fp16 = (load_file(tmp_path / form / "model.safetensors") for form in FORMS)
+    for name in demo_model.LINEARS:
+        layer = f"model.layers.0.{name}"
+        plain = fp16[f"{layer}.weight"].astype(np.float32)
+        for again in (
+            demo_model.dequantise(*(awq[f"{layer}.{part}"] for part in ("qweight", "qzeros", "scales"))),
+            demo_model.dequantise_gptq(*(gptq[f"{layer}.{part}"] for part in ("qweight", "qzeros", "scales", "g_idx"))),
+        ):
+            assert again.shape == plain.shape
+            assert np.linalg.norm(again - plain) < 0.12 * np.linalg.norm(plain)
+    # Beside the linear layers nothing differs.
+    linear = {f"model.layers.0.{name}.weight" for name in demo_model.LINEARS}
+    assert set(fp16) - set(awq) == set(fp16) - set(gptq) == linear
+    for name in set(fp16) - linear:
+        assert np.array_equal(awq[name], fp16[name])
+        assert np.array_equal(gptq[name], fp16[name])
+
+
+def test_another_form_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_gguf(tmp_path / "model.gguf")
+    command = ["--gguf", str(tmp_path / "model.gguf"), "--output", str(tmp_path / "name")]
+    origins = []
+    for form in FORMS:
+        for state in ("made in", "up to date"):
+            assert demo_model.main([*command, "--form", form]) == 0
+            assert state in capsys.readouterr().out
+        origins.append(json.loads((tmp_path / "name.demo_model.json").read_text())["origin"])
+    hashed = demo_model.file_sha256(tmp_path / "model.gguf")
+    assert origins == [hashed, f"{hashed} gptq", f"{hashed} fp16"]  # awq as before there were others
+
+
+def test_tiny_is_awq_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        demo_model.main(["--tiny", "--form", "gptq", "--output", str(tmp_path / "name")])
+    assert "the model of --tiny is awq" in capsys.readouterr().err

@@ -481,6 +481,16 @@ def test_a_branch_moves(hub: Hub, root: Path) -> None:
     assert raw(hub, f"/api/models/{REPOSITORY}@v1")[0] == 401
 
 
+def test_a_repository_that_comes_later_is_found(hub: Hub, root: Path) -> None:
+    assert raw(hub, "/api/models/org/later")[0] == 401
+    (root / "org/.later.new").mkdir()
+    (root / "org/.later.new/config.json").write_bytes(b"{}\n")
+    assert list(hub.repositories()) == [REPOSITORY]
+    (root / "org/.later.new").rename(root / "org/later")
+    assert list(hub.repositories()) == ["org/later", REPOSITORY]
+    assert [file.rfilename for file in api(hub).model_info("org/later").siblings] == ["config.json"]
+
+
 @pytest.mark.parametrize("repo_type", ["dataset", "space"])
 def test_other_types(hub: Hub, root: Path, tmp_path: Path, repo_type: str) -> None:
     folder = root / f"{repo_type}s" / "org" / "data"

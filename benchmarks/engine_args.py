@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What the check of options costs: asking an image once, and every check after that.
 
     .venv/bin/python benchmarks/engine_args.py [--image llmops-vllm-cpu:0.32.0] [--rounds 5]

@@ -1,9 +1,9 @@
-#!/usr/bin/env python3
 """Writes plugins/module_utils/_engine_history.py: which options each release of vLLM takes.
 
-    tools/engine_history.py                  from tests/data/engine_parsers.json.xz, the parsers of all known releases
-    tools/engine_history.py --add FILE...    adds parsers first: what the role vllm_server keeps in schemas/ on a host
-    tools/engine_history.py --check          says whether the table is what the parsers give
+    .venv/bin/python tools/engine_history.py [--add FILE...] [--check]
+
+It is made from tests/data/engine_parsers.json.xz, the parsers of all known releases. --add adds parsers first: what the
+role vllm_server keeps in schemas/ on a host. --check says whether the table is what the parsers give.
 
 A parser is {"version": ..., "actions": [...]}, argparse's actions without their help.
 """
@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
-import pprint
 import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,6 @@ where it is gone), ...]}.
 
 from __future__ import annotations
 
-# fmt: off
 '''
 # Types that no recorded parser tells.
 KINDS = {
@@ -86,10 +85,9 @@ def table(parsers: dict[str, list[dict]]) -> dict[str, list[tuple]]:
 
 
 def render(parsers: dict[str, list[dict]]) -> str:
-    releases, history = (
-        pprint.pformat(value, width=118, compact=True, sort_dicts=True) for value in (tuple(parsers), table(parsers))
-    )
-    return f"{HEAD}RELEASES = {releases}\nHISTORY = {history}\n"
+    text = f"{HEAD}RELEASES = {tuple(parsers)!r}\nHISTORY = {dict(sorted(table(parsers).items()))!r}\n"
+    ruff = [Path(sys.executable).with_name("ruff"), "format", "--stdin-filename", TABLE, "-"]
+    return subprocess.run(ruff, input=text, capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
 
 def main() -> int:

@@ -129,7 +129,8 @@ BROKEN = [
     ),
     (
         [one(gpus=[0, 1], engine_args={"tensor_parallel_size": 4})],
-        "deployment 'chat': engine_args spread the model over 4 GPUs (tensor_parallel_size 4, pipeline_parallel_size 1), and gpus gives 2: give more, or spread it less",
+        "deployment 'chat': engine_args spread the model over 4 GPUs (tensor_parallel_size 4, pipeline_parallel_size 1), "
+        "and gpus gives 2: give more, or spread it less",
     ),
     # chat templates
     (
@@ -138,7 +139,8 @@ BROKEN = [
     ),
     (
         [one(chat_template="{{ message }}")],
-        "deployment 'chat': the text of chat_template is no chat template: what the user says is not in what it renders (messages is what it has to go through)",
+        "deployment 'chat': the text of chat_template is no chat template: what the user says is not in what it renders "
+        "(messages is what it has to go through)",
     ),
     # values
     (

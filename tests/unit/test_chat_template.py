@@ -50,14 +50,17 @@ def test_a_text(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("{% for m in messages %}{{ m.content }}", "the text of chat_template is no chat template: line 1: Unexpected end"),
+        (
+            "{% for m in messages %}{{ m.content }}",
+            "the text of chat_template is no chat template: line 1: Unexpected end",
+        ),
         ("{{ messages | no_such_filter }}", "is no chat template: line 1: No filter named 'no_such_filter'"),
         ("{{ message }}", "what the user says is not in what it renders"),
         ("{{ raise_exception('not today') }}", "cannot render a conversation of user and assistant: not today"),
         ("{{ messages[0]['content'] + 1 }}", "cannot render a conversation of user and assistant: "),
         ("{{ messages.__class__.__mro__ }}", "cannot render a conversation of user and assistant: "),
     ],
-)  # fmt: skip
+)
 def test_a_text_that_is_wrong(text: str, why: str) -> None:
     with pytest.raises(AnsibleLookupError) as caught:
         found(text)

@@ -258,10 +258,22 @@ def test_a_document_does_not_depend_on_its_order() -> None:
 @pytest.mark.parametrize(
     ("version", "engine_args", "problem"),
     [
-        (NEWEST, {"max_modle_len": 1}, "vLLM 0.33.0 has no option max_modle_len: did you mean max_model_len or max_log_len?"),
+        (
+            NEWEST,
+            {"max_modle_len": 1},
+            "vLLM 0.33.0 has no option max_modle_len: did you mean max_model_len or max_log_len?",
+        ),
         (NEWEST, {"zzz": 1}, "vLLM 0.33.0 has no option zzz: leave it out"),
-        (NEWEST, {"max_model_len": "many"}, "max_model_len is 'many', it takes a whole number, one such as 8k, or auto"),
-        (NEWEST, {"max_model_len": "1.5K"}, "max_model_len is '1.5K', it takes a whole number, one such as 8k, or auto"),
+        (
+            NEWEST,
+            {"max_model_len": "many"},
+            "max_model_len is 'many', it takes a whole number, one such as 8k, or auto",
+        ),
+        (
+            NEWEST,
+            {"max_model_len": "1.5K"},
+            "max_model_len is '1.5K', it takes a whole number, one such as 8k, or auto",
+        ),
         (NEWEST, {"max_model_len": 0}, "max_model_len is 0, it takes 1 or more"),
         (NEWEST, {"max_model_len": True}, "max_model_len is true, it takes a whole number, one such as 8k, or auto"),
         ("0.6.3", {"max_model_len": "8k"}, "max_model_len is '8k', it takes a whole number"),
@@ -313,11 +325,23 @@ def test_a_document_does_not_depend_on_its_order() -> None:
             {"guided_decoding_backend": "outlines", "structured_outputs_config": {"backend": "xgrammar"}},
             "guided_decoding_backend is gone since vLLM 0.12.0: set structured_outputs_config: {backend: ...}",
         ),
-        ("0.32.0", {"speculative_model": "/x", "speculative_config": "{}"}, "speculative_model is gone since vLLM 0.8.3: set speculative_config: {model: ...}"),
-        (NEWEST, {"enable_reasoning": True}, "enable_reasoning is gone since vLLM 0.10.0: set reasoning_parser, which alone enables it"),
-        (NEWEST, {"task": "draft"}, "task is gone since vLLM 0.13.0: set runner (generate or pooling) and convert (embed, classify or reward)"),
+        (
+            "0.32.0",
+            {"speculative_model": "/x", "speculative_config": "{}"},
+            "speculative_model is gone since vLLM 0.8.3: set speculative_config: {model: ...}",
+        ),
+        (
+            NEWEST,
+            {"enable_reasoning": True},
+            "enable_reasoning is gone since vLLM 0.10.0: set reasoning_parser, which alone enables it",
+        ),
+        (
+            NEWEST,
+            {"task": "draft"},
+            "task is gone since vLLM 0.13.0: set runner (generate or pooling) and convert (embed, classify or reward)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_problem(version: str, engine_args: dict[str, Any], problem: str) -> None:
     assert problems(engine_args, version) == [problem]
 
@@ -356,20 +380,65 @@ def test_the_beginning_of_an_option_is_none(name: str) -> None:
         ),
         (NEWEST, {"swap_space": 8}, [], "swap_space: 8 is left out, since vLLM recomputes instead of swapping"),
         (NEWEST, {"device": "auto"}, [], "device: auto is left out"),
-        (NEWEST, {"task": "embed"}, ["--runner", "pooling", "--convert", "embed"], "task: embed became runner: pooling, convert: embed"),
+        (
+            NEWEST,
+            {"task": "embed"},
+            ["--runner", "pooling", "--convert", "embed"],
+            "task: embed became runner: pooling, convert: embed",
+        ),
         (NEWEST, {"task": "auto"}, [], "task: auto is left out"),
         ("0.32.0", {"disable_log_requests": True}, [], "disable_log_requests: true is left out"),
-        ("0.32.0", {"disable_log_requests": False}, ["--enable-log-requests"], "disable_log_requests: false became enable_log_requests: true"),
+        (
+            "0.32.0",
+            {"disable_log_requests": False},
+            ["--enable-log-requests"],
+            "disable_log_requests: false became enable_log_requests: true",
+        ),
         ("0.33.0", {"disable_log_requests": True}, ["--disable-log-requests"], ""),
-        ("0.8.5", {"max_context_len_to_capture": 9}, ["--max-seq-len-to-capture", "9"], "max_context_len_to_capture: 9 became max_seq_len_to_capture: 9"),
-        (NEWEST, {"lora_extra_vocab_size": 256}, [], "lora_extra_vocab_size: it is left out, since it is gone and had its default"),
-        (NEWEST, {"cuda_graph_sizes": [64]}, ["--max-cudagraph-capture-size", "64"], "cuda_graph_sizes: [64] became max_cudagraph_capture_size: 64"),
-        (NEWEST, {"cuda_graph_sizes": [1, 2]}, ["--cudagraph-capture-sizes", "1", "2"], "cuda_graph_sizes: [1, 2] became cudagraph_capture_sizes: [1, 2]"),
-        (NEWEST, {"disable_mm_preprocessor_cache": True}, ["--mm-processor-cache-gb", "0"], "disable_mm_preprocessor_cache: true became mm_processor_cache_gb: 0"),
-        (NEWEST, {"enable_multimodal_encoder_data_parallel": True}, ["--mm-encoder-tp-mode", "data"], "enable_multimodal_encoder_data_parallel: true became mm_encoder_tp_mode: data"),
-        (NEWEST, {"enable_reasoning": True, "reasoning_parser": "qwen3"}, ["--reasoning-parser", "qwen3"], "enable_reasoning: true is left out"),
+        (
+            "0.8.5",
+            {"max_context_len_to_capture": 9},
+            ["--max-seq-len-to-capture", "9"],
+            "max_context_len_to_capture: 9 became max_seq_len_to_capture: 9",
+        ),
+        (
+            NEWEST,
+            {"lora_extra_vocab_size": 256},
+            [],
+            "lora_extra_vocab_size: it is left out, since it is gone and had its default",
+        ),
+        (
+            NEWEST,
+            {"cuda_graph_sizes": [64]},
+            ["--max-cudagraph-capture-size", "64"],
+            "cuda_graph_sizes: [64] became max_cudagraph_capture_size: 64",
+        ),
+        (
+            NEWEST,
+            {"cuda_graph_sizes": [1, 2]},
+            ["--cudagraph-capture-sizes", "1", "2"],
+            "cuda_graph_sizes: [1, 2] became cudagraph_capture_sizes: [1, 2]",
+        ),
+        (
+            NEWEST,
+            {"disable_mm_preprocessor_cache": True},
+            ["--mm-processor-cache-gb", "0"],
+            "disable_mm_preprocessor_cache: true became mm_processor_cache_gb: 0",
+        ),
+        (
+            NEWEST,
+            {"enable_multimodal_encoder_data_parallel": True},
+            ["--mm-encoder-tp-mode", "data"],
+            "enable_multimodal_encoder_data_parallel: true became mm_encoder_tp_mode: data",
+        ),
+        (
+            NEWEST,
+            {"enable_reasoning": True, "reasoning_parser": "qwen3"},
+            ["--reasoning-parser", "qwen3"],
+            "enable_reasoning: true is left out",
+        ),
     ],
-)  # fmt: skip
+)
 def test_translated(version: str, engine_args: dict[str, Any], argv: list[str], said: str) -> None:
     result = rendered(engine_args, version)
     assert result.argv == argv

@@ -174,9 +174,13 @@ def test_snapshots_and_what_was_replaced(check: Any) -> None:
             IMAGE,
             'Docker has no driver for GPUs (could not select device driver "nvidia" with capabilities: [[gpu]]): install',
         ),
-        ([APIError("no space left on device")], IMAGE, f"Docker does not run the image '{IMAGE}': no space left on device"),
+        (
+            [APIError("no space left on device")],
+            IMAGE,
+            f"Docker does not run the image '{IMAGE}': no space left on device",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_image_that_cannot_be_asked(check: Any, tmp_path: Path, runs: list, image: str, msg: str) -> None:
     sdk = Docker(runs)
     result = check(sdk, image=image)

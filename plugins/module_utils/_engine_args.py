@@ -127,7 +127,7 @@ def render(engine_args, schema, translate=True, where_known=None, upgraded_from=
             args[name] = value
     seen = {}
     for name, value in args.items():
-        if value is None:
+        if value is None or (name == "quantization" and value in ("none", "None")):
             continue
         option, positive = schema.find(name)
         if option is None:
@@ -280,7 +280,12 @@ def _lora_modules(value):
     """Return adapters as vLLM takes them; {name: path} is the short way to write them."""
     if isinstance(value, dict) and not {"name", "path"} <= set(value):
         return ["%s=%s" % pair for pair in value.items()]
-    return value
+    entries = value if isinstance(value, (list, tuple)) else [value]
+    # This form is known to all releases, JSON is not.
+    return [
+        "%(name)s=%(path)s" % entry if isinstance(entry, dict) and set(entry) == {"name", "path"} else entry
+        for entry in entries
+    ]
 
 
 def _word(option, name, value):

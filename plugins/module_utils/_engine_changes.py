@@ -183,6 +183,9 @@ def _instead_of(name, value, args):
         return {RENAMED[name]: value}
     if name in FOLDED:
         option, key = FOLDED[name]
+        if name == "guided_decoding_backend" and ":" in str(value):
+            # "outlines:no-fallback" had settings of the backend in it, which have keys of their own now.
+            return None
         inner = {key: value}
         if name == "speculative_model" and value == "[ngram]":
             inner = {"method": "ngram"}

@@ -83,7 +83,10 @@ for action in made._actions:
                    if other is action and flag not in action.option_strings],
     })
 import vllm
-print("MARK" + json.dumps({"version": getattr(vllm, "__version__", ""), "actions": actions}), flush=True)
+first(["vllm.plugins"], "load_general_plugins") and vllm.plugins.load_general_plugins()
+methods = first(["vllm.model_executor.layers.quantization"], "QUANTIZATION_METHODS")
+print("MARK" + json.dumps({"version": getattr(vllm, "__version__", ""), "actions": actions,
+                           "quantizations": sorted(methods or [])}), flush=True)
 """.replace("MARK", _MARK)
 
 
@@ -128,7 +131,7 @@ class EngineImage:
                 self._write(answer)
         version = answer["version"] or schemas.version_of_tag(self.name)
         if answer["source"] == "parser":
-            return schemas.from_actions(version, answer["actions"])
+            return schemas.from_actions(version, answer["actions"], answer["quantizations"])
         if answer["source"] == "help":
             return schemas.from_help(version, answer["help"])
         if not version:
@@ -147,8 +150,13 @@ class EngineImage:
                 answer = json.load(stream)
         except (OSError, ValueError):
             return None
-        # A file that a later or an earlier release of the collection wrote is asked anew.
-        return answer if isinstance(answer, dict) and answer.get("image") == self.id else None
+        # A file that another release of the collection wrote is asked anew; and an image that did not tell its parser,
+        # when it is now run with other devices.
+        if not isinstance(answer, dict) or answer.get("image") != self.id:
+            return None
+        if answer["source"] == "parser":
+            return answer if "quantizations" in answer else None
+        return answer if answer.get("devices") == self.device_requests else None
 
     def _write(self, answer):
         os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
@@ -166,11 +174,12 @@ class EngineImage:
             if code == 0 and line.startswith(_MARK):
                 told = json.loads(line[len(_MARK) :])
                 return {"image": self.id, "source": "parser", **told}
+        answer = {"image": self.id, "version": "", "devices": self.device_requests}
         for option in ("--help=all", "--help"):
             code, output = self._run(None, [option])
             if code == 0 and len(schemas.from_help("", output).options) >= _FEWEST:
-                return {"image": self.id, "source": "help", "version": "", "help": output}
-        return {"image": self.id, "source": "table", "version": ""}
+                return {**answer, "source": "help", "help": output}
+        return {**answer, "source": "table"}
 
     def _run(self, entrypoint, command):
         """Return (exit code, output) of one run of the image, which sees nothing of the host."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 # How an option is written.
 FLAG = "flag"  # --x
@@ -119,9 +119,18 @@ def version_of_tag(image):
     return match.group(1) if match else ""
 
 
-def from_actions(version, actions):
-    """Return the schema of a parser. actions: argparse's actions as the script in the image writes them."""
+def from_actions(version, actions, quantizations=()):
+    """Return the schema of a parser. actions: argparse's actions as the script in the image writes them.
+
+    quantizations: methods that vLLM knows, where its parser takes any text for one (0.9.2 and newer).
+    """
     options = [option_of(action) for action in actions if action["flags"] and action["action"] != "_HelpAction"]
+    options = [
+        replace(option, choices=tuple(quantizations))
+        if option.name == "quantization" and not option.choices
+        else option
+        for option in options
+    ]
     return Schema(version, "parser", {option.name: option for option in options})
 
 

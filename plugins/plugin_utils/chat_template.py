@@ -79,22 +79,24 @@ def check(text, where):
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError("%s is no chat template: line %d: %s" % (where, error.lineno, error.message)) from None
     why = None
-    for messages in _CONVERSATIONS:
+    for messages in _CONVERSATIONS + tuple(map(_in_parts, _CONVERSATIONS)):
         try:
             rendered = template.render(
                 messages=messages, add_generation_prompt=True, bos_token="<s>", eos_token="</s>", tools=None
             )
         except Exception as error:
-            # Whatever a template can do wrong; what it says of the conversation that it was made for counts.
-            why = error
+            # Whatever a template can do wrong.
+            why = error if why is None or isinstance(error, _Refused) else why
             continue
-        if _USER[0]["content"] not in rendered:
-            raise TemplateError(
-                "%s is no chat template: what the user says is not in what it renders (messages is what it has to go "
-                "through)" % where
-            )
-        return
+        if _USER[0]["content"] in rendered:
+            return
+        why = why or _Refused("what the user says is not in what it renders (messages is what it has to go through)")
     raise TemplateError("%s cannot render a conversation of user and assistant: %s" % (where, why))
+
+
+def _in_parts(messages):
+    """Return the messages as templates of models that also see pictures may want them."""
+    return [dict(message, content=[{"type": "text", "text": message["content"]}]) for message in messages]
 
 
 def _refuse(message):

@@ -139,7 +139,7 @@ BROKEN = [
     ),
     (
         [one(chat_template="{{ message }}")],
-        "deployment 'chat': the text of chat_template is no chat template: what the user says is not in what it renders "
+        "deployment 'chat': the text of chat_template cannot render a conversation of user and assistant: what the user says is not in what it renders "
         "(messages is what it has to go through)",
     ),
     # values

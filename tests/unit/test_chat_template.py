@@ -38,6 +38,9 @@ def test_a_file(tmp_path: Path) -> None:
         # No system role.
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
         "{{ m.content }}{% endfor %}",
+        # One that also sees pictures.
+        "{% for m in messages %}{% for part in m.content | selectattr('type', 'equalto', 'text') %}{{ part.text }}"
+        "{% endfor %}{% endfor %}",
         # What transformers knows and plain Jinja does not.
         "{% for m in messages %}{% generation %}{{ m | tojson(indent=2) }}{% endgeneration %}"
         "{% if loop.last %}{% break %}{% endif %}{% endfor %}{{ strftime_now('%Y') }}",

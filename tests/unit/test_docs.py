@@ -74,7 +74,10 @@ def test_every_inventory_has_a_catalogue_without_mistakes(inventory):
 @pytest.mark.parametrize("inventory", INVENTORIES, ids=lambda path: path.name)
 def test_ansible_reads_every_inventory_without_a_warning(inventory):
     run = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, "llmops.vllm.preflight", "--tags", "inventory"],
+        [
+            Path(sys.executable).with_name("ansible-playbook"), "-i", inventory,
+            "llmops.vllm.preflight", "--tags", "inventory",
+        ],
         capture_output=True, text=True, check=False, timeout=60,
         env={**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
     )  # fmt: skip

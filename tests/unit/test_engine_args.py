@@ -202,7 +202,12 @@ def test_an_inventory_of_2024_as_a_whole(version: str) -> None:
         ({"tokenizer": ""}, ["--tokenizer", ""]),
         ({"lora_modules": ["a=/x", "b=/y"]}, ["--lora-modules", "a=/x", "b=/y"]),
         ({"lora_modules": {"a": "/x", "b": "/y"}}, ["--lora-modules", "a=/x", "b=/y"]),
-        ({"lora_modules": [{"path": "/x", "name": "a"}]}, ["--lora-modules", '{"name": "a", "path": "/x"}']),
+        ({"lora_modules": [{"path": "/x", "name": "a"}]}, ["--lora-modules", "a=/x"]),
+        (
+            {"lora_modules": [{"path": "/x", "name": "a", "base_model_name": "b"}]},
+            ["--lora-modules", '{"base_model_name": "b", "name": "a", "path": "/x"}'],
+        ),
+        ({"quantization": "none"}, []),
         ({"cudagraph_capture_sizes": (1, 2)}, ["--cudagraph-capture-sizes", "1", "2"]),
         ({"middleware": ["a.b", "c.d"]}, ["--middleware", "a.b", "--middleware", "c.d"]),
         ({"allowed_origins": ["*"]}, ["--allowed-origins", '["*"]']),
@@ -446,6 +451,17 @@ def test_translated(version: str, engine_args: dict[str, Any], argv: list[str], 
     parse(version, result.argv)
     if said:
         assert problems(engine_args, version, translate=False)
+
+
+def test_settings_inside_a_value_are_not_translated() -> None:
+    assert "set structured_outputs_config" in problems({"guided_decoding_backend": "outlines:no-fallback"})[0]
+
+
+def test_methods_of_quantization_that_the_image_tells() -> None:
+    told = schemas.from_actions(NEWEST, recorded()[NEWEST], ["awq", "gptq"])
+    assert render({"quantization": "awq"}, told).argv == ["--quantization", "awq"]
+    with pytest.raises(EngineArgsError, match="^quantization is 'bogus', it takes one of awq, gptq$"):
+        render({"quantization": "bogus"}, told)
 
 
 def test_a_family_becomes_one_document() -> None:

@@ -22,7 +22,10 @@ ID = "sha256:" + "4f1c" * 16
 
 def told(version: str) -> str:
     return (
-        "INFO noise\n" + _engine_image._MARK + json.dumps({"version": version, "actions": recorded()[version]}) + "\n"
+        "INFO noise\n"
+        + _engine_image._MARK
+        + json.dumps({"version": version, "actions": recorded()[version], "quantizations": ["awq", "gptq"]})
+        + "\n"
     )
 
 
@@ -127,6 +130,8 @@ def test_where_there_is_no_parser_the_help_is_read(check: Any) -> None:
         (None, ["--help=all"]),
         (None, ["--help"]),
     ]
+    # With other devices it may tell its parser.
+    assert check(Docker([(0, told("0.32.0"))]), gpus="all", check_mode=True)["source"] == "parser"
     assert check(Docker([]), engine_args={"max_modle_len": 1})["problems"] == [
         "vLLM 0.32.0 has no option max_modle_len: did you mean max_model_len or max_log_len?"
     ]
@@ -201,6 +206,10 @@ def test_warnings_name_the_image(check: Any, monkeypatch: pytest.MonkeyPatch) ->
 FAKE = {
     "vllm/__init__.py": "__version__ = '0.99.0'\n",
     "vllm/utils/__init__.py": "",
+    "vllm/plugins.py": "def load_general_plugins(): pass\n",
+    "vllm/model_executor/__init__.py": "",
+    "vllm/model_executor/layers/__init__.py": "",
+    "vllm/model_executor/layers/quantization.py": "QUANTIZATION_METHODS = ['fp8', 'awq']\n",
     "vllm/utils/argparse_utils.py": "import argparse\nclass FlexibleArgumentParser(argparse.ArgumentParser): pass\n",
     "vllm/entrypoints/__init__.py": "",
     "vllm/entrypoints/openai/__init__.py": "",
@@ -238,6 +247,8 @@ def test_the_script_that_runs_in_the_image(tmp_path: Path, old: bool) -> None:
     if old:
         files["vllm/entrypoints/openai/cli_args.py"] = OLD
         del files["vllm/utils/argparse_utils.py"]
+        del files["vllm/plugins.py"]
+        del files["vllm/model_executor/layers/quantization.py"]
     for name, text in files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -252,6 +263,7 @@ def test_the_script_that_runs_in_the_image(tmp_path: Path, old: bool) -> None:
     (line,) = [line for line in said.splitlines() if line.startswith(_engine_image._MARK)]
     answer = json.loads(line.removeprefix(_engine_image._MARK))
     assert answer["version"] == "0.99.0"
+    assert answer["quantizations"] == ([] if old else ["awq", "fp8"])
     by_name = {action["dest"]: action for action in answer["actions"]}
     if old:
         assert by_name["seed"]["type"] == "int"

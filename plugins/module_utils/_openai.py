@@ -127,7 +127,8 @@ class Server:
                 warnings.filterwarnings("ignore", message="Unverified HTTPS request")
                 response = self.session.request(method, self.url + path, json=body, stream=True, timeout=timeout)
         except requests.exceptions.SSLError as error:
-            raise RequestFailed("tls", path, _reason(error)) from error
+            # Docker's proxy takes connections for a server that has yet to listen, and closes them.
+            raise RequestFailed("reset" if "EOF" in str(error) else "tls", path, _reason(error)) from error
         except requests.exceptions.ConnectTimeout as error:
             raise RequestFailed("unreachable", path, "no connection within %g s" % timeout) from error
         except requests.exceptions.Timeout as error:

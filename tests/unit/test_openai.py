@@ -447,3 +447,20 @@ def test_a_connection_that_ends_is_no_refusal(serve: Any) -> None:
     with pytest.raises(RequestFailed) as caught:
         server.get("/health")
     assert caught.value.kind == "reset"
+
+
+def test_a_connection_that_ends_before_its_handshake_is_no_matter_of_certificates() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept_and_close() -> None:
+            for _attempt in range(2):
+                connection, _address = server.accept()
+                connection.recv(65536)
+                connection.close()
+
+        thread = threading.Thread(target=accept_and_close, daemon=True)
+        thread.start()
+        with pytest.raises(RequestFailed) as caught:
+            Server("https://127.0.0.1:%d" % server.getsockname()[1], timeout=5).get("/health")
+        thread.join()
+    assert caught.value.kind == "reset"

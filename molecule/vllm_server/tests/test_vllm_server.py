@@ -100,7 +100,8 @@ def test_server_was_started_with_the_settings(host, container):
     argv = host.file(f"/proc/{container['State']['Pid']}/cmdline").content_string.rstrip("\0").split("\0")
     assert argv[argv.index("serve") + 1].endswith("/0123456789abcdef0123456789abcdef01234567")
     joined = " ".join(argv)
-    assert "--served-model-name tiny-llama tiny --host 0.0.0.0 --port 30080" in joined
+    assert "--served-model-name tiny-llama tiny --max-model-len 2048" in joined
+    assert "--host 0.0.0.0 --port 30080" in joined
     assert "--max-model-len 2048 --enforce-eager" in joined
     assert {"HF_HUB_OFFLINE=1", "VLLM_CPU_KVCACHE_SPACE=1", "VLLM_NO_USAGE_STATS=1"} <= set(container["Config"]["Env"])
 

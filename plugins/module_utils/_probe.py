@@ -287,7 +287,7 @@ class Probe:
             return Look("failed", why, final=True)
         if not now.in_flight:
             return Look("idle")
-        before, since = self._moved
+        before = self._moved[0]
         if before is None or not now.is_stuck_since(before):
             self._moved = now, time.monotonic()
         still = time.monotonic() - self._moved[1]

@@ -3,8 +3,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
-# Molecule's output as it is, without a box around it.
-export MOLECULE_COMMAND_BORDERS := 0
 
 # local_e2e comes first: on a fresh machine it meets one without Docker. `make test` runs these, test-all the others too.
 SHORT_SCENARIOS := local_e2e default docker_engine model_snapshot vllm_image vllm_server

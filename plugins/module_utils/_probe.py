@@ -197,6 +197,14 @@ class Probe:
         why.cause = "the container '%s' %s" % (self.container.name, _of_a_container(why.cause))
         return why
 
+    def _death_in_the_log(self):
+        """Return the Diagnosis of an engine that has died in a container that runs, or None.
+
+        The container ends some seconds after its engine; the log knows already why.
+        """
+        why = diagnose(self.container.log(self._state), ContainerEnd(exit_code=0))
+        return None if why.code == "stopped" else why
+
     def _is_loop(self, state):
         """Return whether Docker starts again and again what cannot run. One restart can be a recovery."""
         if state.restarts - self._first_restarts >= self.wish["failures"]:
@@ -231,7 +239,7 @@ class Probe:
             return Look("down", why, doing="nothing answers at %s" % self.server.url)
         log = self.container.log(self._state, _STARTUP_LINES)
         if _engine_log.is_ready(log):
-            why = Diagnosis(
+            why = self._death_in_the_log() or Diagnosis(
                 "unreachable",
                 "the container '%s' says that it is up, but nothing answers at %s (%s)"
                 % (self.container.name, self.server.url, error.message),
@@ -525,10 +533,8 @@ class Probe:
         if "EngineCore" in error.message or error.path == "/health" or error.status in (502, 503, 504):
             self._was_dead, self._alive_since = True, None
             if self.container:
-                # The container ends some seconds after its engine; the log knows already why.
-                why = diagnose(self.container.log(self._state), ContainerEnd(exit_code=0))
-                if why.code == "stopped":
-                    why = Diagnosis("engine_died", "%s, its engine has died" % cause, "look at its log")
+                why = self._death_in_the_log()
+                why = why or Diagnosis("engine_died", "%s, its engine has died" % cause, "look at its log")
                 return Look("failed", why, counted=True)
             # Behind a proxy it may be one that has yet to start.
             why = Diagnosis(

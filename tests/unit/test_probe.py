@@ -663,8 +663,8 @@ def test_each_look_tells_what_it_saw() -> None:
     assert "running" not in one.result
 
 
-def test_an_engine_that_has_just_died_is_explained_by_its_log() -> None:
-    """Its container runs for some seconds more."""
+def test_an_engine_that_has_just_died_is_explained_by_its_log(free_port: int) -> None:
+    """Its container runs for some seconds more, and soon nothing answers in it."""
     died = (
         UP + "ERROR 01-01 00:00:00 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n"
     )
@@ -672,3 +672,5 @@ def test_an_engine_that_has_just_died_is_explained_by_its_log() -> None:
     with VllmDouble(faults=Faults(dead=True)) as double:
         result = probe(double.url, Box(log_now=died))
     assert (result["verdict"], result["code"]) == ("failed", "gpu_out_of_memory")
+    silent = probe(f"http://127.0.0.1:{free_port}", Box(log_now=died))
+    assert (silent["verdict"], silent["code"]) == ("failed", "gpu_out_of_memory")

@@ -42,7 +42,7 @@ def test_published_port_is_reachable(host, tiny_image):
     )
     try:
         said = host.check_output(
-            "curl --silent --fail --retry 10 --retry-connrefused --retry-delay 1 http://127.0.0.1:8099/"
+            "curl --silent --fail --retry 10 --retry-all-errors --retry-delay 1 http://127.0.0.1:8099/"
         )
     finally:
         host.check_output("docker rm --force web")

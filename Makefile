@@ -4,9 +4,13 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-# local_e2e comes first: on a fresh machine it meets one without Docker. `make test` runs these, test-all the others too.
+# `make test` runs these, test-all the others too.
 SHORT_SCENARIOS := local_e2e default docker_engine model_snapshot vllm_image vllm_server
 ALL_SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
+# First and alone: on a fresh machine local_e2e meets one without Docker, and default makes the images that most test hosts have.
+FIRST_SCENARIOS := local_e2e default
+# Alone: a real engine in this machine's own Docker wants all of its cores. The others run two at a time.
+ENGINE_SCENARIOS := diagnosis engine
 
 .PHONY: help
 help: ## this list
@@ -66,7 +70,7 @@ test-sanity: setup ## ansible-test sanity
 
 .PHONY: test
 test: lint test-unit test-integration test-sanity ## what a change must pass: all but the long scenarios
-	@tools/scenarios.sh $(SHORT_SCENARIOS)
+	@tools/scenarios.sh $(FIRST_SCENARIOS) --jobs 2 $(filter-out $(FIRST_SCENARIOS),$(SHORT_SCENARIOS))
 
 .PHONY: list-short
 list-short:
@@ -74,7 +78,8 @@ list-short:
 
 .PHONY: test-all
 test-all: lint test-unit test-integration test-sanity ## every scenario as well
-	@tools/scenarios.sh $(SHORT_SCENARIOS) $(filter-out $(SHORT_SCENARIOS),$(ALL_SCENARIOS))
+	@tools/scenarios.sh $(FIRST_SCENARIOS) --jobs 2 $(filter-out $(FIRST_SCENARIOS) $(ENGINE_SCENARIOS),$(ALL_SCENARIOS)) \
+	    --jobs 1 $(ENGINE_SCENARIOS)
 
 .PHONY: build
 build: setup ## the collection's tarball

@@ -169,19 +169,19 @@ class EngineImage:
     def _ask(self):
         self.asked = True
         self._remove_leftovers()
-        code, output = self._run(["python3", "-c", PARSER_SCRIPT], [])
+        code, output = self.run(["python3", "-c", PARSER_SCRIPT], [])
         for line in output.splitlines():
             if code == 0 and line.startswith(_MARK):
                 told = json.loads(line[len(_MARK) :])
                 return {"image": self.id, "source": "parser", **told}
         answer = {"image": self.id, "version": "", "devices": self.device_requests}
         for option in ("--help=all", "--help"):
-            code, output = self._run(None, [option])
+            code, output = self.run(None, [option])
             if code == 0 and len(schemas.from_help("", output).options) >= _FEWEST:
                 return {**answer, "source": "help", "help": output}
         return {**answer, "source": "table"}
 
-    def _run(self, entrypoint, command):
+    def run(self, entrypoint, command):
         """Return (exit code, output) of one run of the image, which sees nothing of the host."""
         api = self.client.api
         try:
@@ -208,10 +208,12 @@ class EngineImage:
             raise ImageError(_refusal(self.name, error)) from None
         except (ReadTimeout, ConnectionLost):
             raise ImageError(
-                "the image '%s' did not tell its options within %d s: raise the timeout" % (self.name, self.timeout)
+                "the image '%s' did not answer within %d s: raise the timeout" % (self.name, self.timeout)
             ) from None
         finally:
-            container.remove(force=True)
+            # Another run may just have taken it away.
+            with contextlib.suppress(docker.errors.NotFound):
+                container.remove(force=True)
 
     def _remove_leftovers(self):
         for container in self.client.containers.list(all=True, filters={"label": LABEL, "status": "exited"}):

@@ -47,7 +47,7 @@ class Docker:
         self.asked: list[dict[str, Any]] = []
         self.removed = 0
         self.attrs = {"Id": ID, "Config": {"Entrypoint": entrypoint or ["vllm", "serve"]}}
-        self.errors = types.SimpleNamespace(ImageNotFound=NotFound, APIError=APIError)
+        self.errors = types.SimpleNamespace(ImageNotFound=NotFound, NotFound=NotFound, APIError=APIError)
         self.types = types.SimpleNamespace(DeviceRequest=lambda **request: request)
         self.images = self.containers = self.api = self
         self.id = "c1"

@@ -39,20 +39,19 @@ class ActionModule(ActionBase):
 
         try:
             before = read_lock(args["lock_file"])
-            commits = merge(before, args["resolved"])
-            deployments = read_catalogue(
-                args["deployments"], hosts_of, {} if args["update"] else commits, args["default_image"]
-            )
-            if commits != before:
+            lock = merge(before, args["resolved"])
+            known = {part: {} for part in lock} if args["update"] else lock
+            deployments = read_catalogue(args["deployments"], hosts_of, known["snapshots"], args["default_image"])
+            if lock != before:
                 result["changed"] = True
                 result["diff"] = {
                     "before_header": args["lock_file"],
                     "after_header": args["lock_file"],
-                    "before": render(before) if before else "",
-                    "after": render(commits),
+                    "before": render(before) if any(before.values()) else "",
+                    "after": render(lock),
                 }
                 if not self._task.check_mode:
-                    write_lock(args["lock_file"], commits)
+                    write_lock(args["lock_file"], lock)
         except (CatalogueError, LockError) as error:
             # None: Ansible adds the text of a cause to the message.
             raise AnsibleActionFail(str(error)) from None
@@ -60,6 +59,6 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(
                 f"the lock file cannot be used: {error}; set vllm_lock_file to another path"
             ) from None
-        result.update(deployments=deployments, unlocked=unlocked(deployments))
+        result.update(deployments=deployments, unlocked=unlocked(deployments), lock=known)
         result.setdefault("changed", False)
         return result

@@ -12,7 +12,7 @@ author: The llmops.vllm authors (@llmops)
 description:
   - Completes the deployments of C(vllm_deployments) with their defaults and finds all mistakes at once, without
     touching a host.
-  - Knows from the lock file which commit each branch or tag means, and writes there what was resolved.
+  - Knows from the lock file which commit, or which image, each branch or tag means, and writes there what was resolved.
   - Runs on the controller. API keys are never part of what it returns.
 attributes:
   check_mode:
@@ -39,27 +39,17 @@ options:
     type: str
     required: true
   update:
-    description: Take no commit of a branch or a tag from the lock file, so that all are resolved anew.
+    description: Take nothing of a branch or a tag from the lock file, so that all are resolved anew.
     type: bool
     default: false
   resolved:
-    description: Results of M(llmops.vllm.hf_snapshot) for branches and tags, to be written into the lock file.
+    description:
+      - What was resolved, to be written into the lock file.
+      - Results of M(llmops.vllm.hf_snapshot) have C(repo_id), C(revision) and C(commit). An image's source is given
+        as C(repository), C(ref) and C(commit), an image as C(image) (without the tag), C(tag) and C(digest).
     type: list
     elements: dict
     default: []
-    suboptions:
-      repo_id:
-        description: The repository.
-        type: str
-        required: true
-      revision:
-        description: The branch or tag.
-        type: str
-        required: true
-      commit:
-        description: What it means.
-        type: str
-        required: true
 """
 
 EXAMPLES = r"""
@@ -90,4 +80,12 @@ unlocked:
   sample:
     - repo_id: masao1211/karakuri-lm-70b-chat-v0.1-AWQ
       revision: main
+lock:
+  description: What the lock file says, by its parts; nothing with O(update).
+  returned: success
+  type: dict
+  sample:
+    snapshots: {masao1211/karakuri-lm-70b-chat-v0.1-AWQ: {main: 1f3a5c7e9b2d4f6a8c0e1a3b5d7f9c2e4a6b8d0f}}
+    sources: {}
+    images: {vllm/vllm-openai: {v0.32.0: "sha256:9a3e..."}}
 """

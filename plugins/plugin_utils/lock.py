@@ -1,15 +1,19 @@
 # Copyright: (c) 2026, The llmops.vllm authors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The lock file beside the inventory: which commit a branch or a tag means, until it is moved on purpose.
+"""The lock file beside the inventory: what a branch or a tag means, until it is moved on purpose.
+
+It has three parts of one shape, {what: {branch or tag: pin}}: snapshots (repository of the Hub, commit), sources (git
+repository, commit) and images (their name without the tag, digest). A lock is a dictionary of these.
 
 In an inventory that is a folder Ansible reads every YAML file as an inventory source, this one too.
-So it is one: the commits are a variable of the group all.
+So it is one: the lock is a variable of the group all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 
 import yaml
@@ -18,9 +22,16 @@ from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import COMMI
 
 HEADER = """\
 ---
-# Written by llmops.vllm; keep it in version control beside the inventory. It says which commit each
-# branch or tag of the catalogue means. `ansible-playbook ... -e vllm_update=true` moves it.
+# Written by llmops.vllm; keep it in version control beside the inventory. It says which commit, or which image, each
+# branch or tag means. `ansible-playbook ... -e vllm_update=true` moves it.
 """
+# Part -> what a pin of it looks like, and the keys of what was resolved for it: of what, what it is called, the pin.
+PINS = {"snapshots": COMMIT, "sources": COMMIT, "images": re.compile(r"sha256:[0-9a-f]{64}\Z")}
+KEYS = {
+    "snapshots": ("repo_id", "revision", "commit"),
+    "sources": ("repository", "ref", "commit"),
+    "images": ("image", "tag", "digest"),
+}
 
 
 class LockError(Exception):
@@ -28,42 +39,48 @@ class LockError(Exception):
 
 
 def read_lock(path):
-    """Return the commits of a lock file, {repo_id: {revision: commit}}. A missing file locks nothing."""
+    """Return the lock of a file, with all of its parts. A missing file locks nothing."""
     try:
         with open(path, encoding="utf-8") as stream:
             document = yaml.safe_load(stream) or {}
-        commits = document["all"]["vars"]["vllm_lock"]["snapshots"] if document else {}
-        for revisions in commits.values():
-            for commit in revisions.values():
-                if not COMMIT.match(commit):
-                    raise TypeError(commit)
+        lock = document["all"]["vars"]["vllm_lock"] if document else {}
+        for part, pins in lock.items():
+            form = PINS[part]
+            for meanings in pins.values():
+                for pin in meanings.values():
+                    if not form.match(pin):
+                        raise TypeError(pin)
     except FileNotFoundError:
-        return {}
+        lock = {}
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
         raise LockError("%s is no lock file: restore it, or delete it to lock anew" % path) from error
-    return commits
+    return {part: lock.get(part, {}) for part in PINS}
 
 
-def merge(commits, resolved):
-    """Return commits with the newly resolved ones (results of hf_snapshot) in them."""
-    merged = {repo_id: dict(revisions) for repo_id, revisions in commits.items()}
+def merge(lock, resolved):
+    """Return a lock with what was newly resolved (dictionaries that have the KEYS of a part) in it."""
+    merged = {part: {what: dict(meanings) for what, meanings in lock[part].items()} for part in PINS}
     for entry in resolved:
-        # str: Ansible's own kind of text, which knows where it comes from, is none to PyYAML.
-        merged.setdefault(str(entry["repo_id"]), {})[str(entry["revision"])] = str(entry["commit"])
+        for part, keys in KEYS.items():
+            if all(key in entry for key in keys):
+                # str: Ansible's own kind of text, which knows where it comes from, is none to PyYAML.
+                what, name, pin = (str(entry[key]) for key in keys)
+                merged[part].setdefault(what, {})[name] = pin
     return merged
 
 
-def render(commits):
+def render(lock):
     """Return the text of a lock file."""
-    return HEADER + yaml.safe_dump({"all": {"vars": {"vllm_lock": {"snapshots": commits}}}}, sort_keys=True)
+    parts = {part: pins for part, pins in lock.items() if pins or part == "snapshots"}
+    return HEADER + yaml.safe_dump({"all": {"vars": {"vllm_lock": parts}}}, sort_keys=True)
 
 
-def write_lock(path, commits):
+def write_lock(path, lock):
     """Replace the lock file as a whole."""
     fd, beside = tempfile.mkstemp(prefix=".vllm.lock.", dir=os.path.dirname(path))
     try:
         with os.fdopen(fd, "w", encoding="utf-8") as stream:
-            stream.write(render(commits))
+            stream.write(render(lock))
         os.chmod(beside, 0o644)
         os.replace(beside, path)
     except OSError:

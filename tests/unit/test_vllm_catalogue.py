@@ -81,7 +81,7 @@ def test_the_lock_file(run: Any, tmp_path: Path) -> None:
         assert locked["deployments"][0]["model"]["commit"] == ONE
         assert (locked["diff"]["before"], ONE in locked["diff"]["after"]) == ("", True)
         assert path.exists() != check_mode
-    assert read_lock(str(path)) == {"org/name": {"main": ONE}}
+    assert read_lock(str(path))["snapshots"] == locked["lock"]["snapshots"] == {"org/name": {"main": ONE}}
 
     again = run(one(), resolved=[{**MAIN, "commit": ONE}])
     assert (again["changed"], again["unlocked"]) == (False, [])
@@ -90,6 +90,7 @@ def test_the_lock_file(run: Any, tmp_path: Path) -> None:
     # To be resolved anew; the file changes with the answer alone.
     update = run(one(), update=True)
     assert (update["changed"], update["unlocked"]) == (False, [MAIN])
+    assert update["lock"] == {"snapshots": {}, "sources": {}, "images": {}}
     assert run(one(), resolved=[{**MAIN, "commit": TWO}])["changed"]
     assert run(one())["deployments"][0]["model"]["commit"] == TWO
 
@@ -119,6 +120,14 @@ def test_a_path_that_cannot_be_a_lock_file(run: Any, tmp_path: Path, name: str) 
 
 def test_an_old_lock_is_kept(run: Any, tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    write_lock(str(path), {"org/gone": {"main": ONE}})
+    lock = {"snapshots": {"org/gone": {"main": ONE}}, "sources": {"/srv/vllm": {"v1": ONE}}, "images": {}}
+    write_lock(str(path), lock)
     run(one(), resolved=[{**MAIN, "commit": TWO}])
-    assert read_lock(str(path)) == {"org/gone": {"main": ONE}, "org/name": {"main": TWO}}
+    snapshots = {"org/gone": {"main": ONE}, "org/name": {"main": TWO}}
+    assert read_lock(str(path)) == {**lock, "snapshots": snapshots}
+
+
+def test_images_are_locked_as_well(run: Any, tmp_path: Path) -> None:
+    digest = "sha256:" + "3c" * 32
+    run(one(), resolved=[{"image": "vllm/vllm-openai", "tag": "v0.32.0", "digest": digest}])
+    assert run(one())["lock"]["images"] == {"vllm/vllm-openai": {"v0.32.0": digest}}

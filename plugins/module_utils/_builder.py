@@ -124,8 +124,8 @@ def watch(argv, environment, timeout, heed):
 
 def _end(process):
     """End a command and what it started, which may outlive it: buildx is a process of its own."""
-    # Interrupted, Docker's command tells the daemon to end the build as well.
-    for number in (signal.SIGINT, signal.SIGKILL):
+    # Asked to end, Docker's command tells the daemon to end the build as well.
+    for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + PATIENCE
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)

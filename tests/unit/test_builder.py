@@ -149,7 +149,7 @@ def test_others_that_take_too_long(tmp_path: Path, holder: subprocess.Popen[str]
     assert str(refused.value) == (
         f"another run has been building on this host for {timeout} s: wait for its end, or raise vllm_image_timeout"
     )
-    assert timeout <= time.monotonic() - began < timeout + 5
+    assert timeout <= time.monotonic() - began
     assert holder.poll() is None
 
 
@@ -207,9 +207,9 @@ def is_there(number: str) -> bool:
 # Each says the numbers of its processes; the shell lets what it starts in the background ignore interrupts.
 GIVEN_UP = {
     "obeys": "echo $$; exec sleep 60",
-    "ignores interrupts": "echo $$; trap '' INT; while :; do sleep 60; done",
+    "does not obey": "echo $$; trap '' TERM; while :; do sleep 60; done",
     "has started others": "echo $$; sleep 60 & echo $!; wait",
-    "obeys, and what it started does not": "sh -c 'trap \"\" INT; echo $$; exec sleep 60' & echo $$; exec sleep 60",
+    "obeys, and what it started does not": "sh -c 'trap \"\" TERM; echo $$; exec sleep 60' & echo $$; exec sleep 60",
     "has ended before what it started": "sleep 60 & echo $!",
     "has started what says nothing": "sleep 60 >/dev/null 2>&1 & echo $!; echo $$; exec sleep 60",
 }
@@ -225,14 +225,14 @@ def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(
     assert code is None
     assert len(numbers) == script.count("echo")
     assert not any(is_there(number) for number in numbers)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
-def test_it_is_interrupted_first_and_what_it_says_then_is_no_news(tmp_path: Path) -> None:
+def test_it_is_asked_to_end_first_and_what_it_says_then_is_no_news(tmp_path: Path) -> None:
     """Docker's command tells the daemon to end the build."""
     told = tmp_path / "told"
     script = (
-        'trap \'sleep 0.2; echo "ERROR: canceled"; touch "$TOLD"; exit 1\' INT; echo up; while :; do sleep 0.05; done'
+        'trap \'sleep 0.2; echo "ERROR: canceled"; touch "$TOLD"; exit 1\' TERM; echo up; while :; do sleep 0.05; done'
     )
     assert shell(script, timeout=0.5, TOLD=str(told)) == (None, ["up"])
     assert told.exists()
@@ -247,7 +247,7 @@ def test_it_is_ended_where_its_lines_cannot_be_heeded(monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        watch(["sh", "-c", "echo $$; trap '' INT; while :; do sleep 60; done"], {}, 30, heed)
+        watch(["sh", "-c", "echo $$; trap '' TERM; while :; do sleep 60; done"], {}, 30, heed)
     wait_until(lambda: not is_there(numbers[0]), 2)
 
 

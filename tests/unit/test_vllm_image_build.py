@@ -487,7 +487,7 @@ def test_a_build_that_takes_too_long(host: Host) -> None:
         "vllm_image_timeout; what is done is kept, and the next run goes on from there"
     )
     assert (NAME in host.docker.here, host.builds) == (False, 1)
-    assert 1 <= time.monotonic() - began < 10
+    assert 1 <= time.monotonic() - began < 30
     host.says("", hangs=True)
     assert "was stopped at its begin: raise" in refused(host.build(timeout=1))
 

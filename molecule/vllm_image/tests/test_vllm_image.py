@@ -35,7 +35,7 @@ def test_the_stage_is_the_one_that_serves(host, built):
 
 def test_the_arguments_are_those_of_the_fleet(host):
     wheel = host.check_output("docker run --rm --entrypoint cat %s /wheel", IMAGE)
-    assert wheel == "for 8.9, checked: false"
+    assert wheel == "for 8.6 8.9, checked: false"
 
 
 def test_it_tells_what_it_was_built_from(built):
@@ -43,7 +43,7 @@ def test_it_tells_what_it_was_built_from(built):
     builder = testinfra.get_host("docker://mol-image-builder")
     assert recipe["commit"] == builder.check_output("git -C /srv/git/vllm.git rev-parse v0.32.0^{commit}")
     assert (recipe["dockerfile"], recipe["target"]) == ("docker/Dockerfile", "vllm-openai")
-    assert recipe["args"] == {"torch_cuda_arch_list": "8.9", "RUN_WHEEL_CHECK": "false"}
+    assert recipe["args"] == {"torch_cuda_arch_list": "8.6 8.9", "RUN_WHEEL_CHECK": "false"}
     base = builder.check_output("docker image inspect --format '{{.Id}}' llmops-test/cuda:12.9.1-devel")
     assert recipe["bases"] == {"llmops-test/cuda:12.9.1-devel": base}
 

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
-from ansible.errors import AnsibleActionFail
+import os
+
+from ansible.errors import AnsibleActionFail, AnsibleLookupError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
+from ansible.utils.vars import load_extra_vars
 
+from ansible_collections.llmops.vllm.plugins.plugin_utils import chat_template, inventory_check, variables
 from ansible_collections.llmops.vllm.plugins.plugin_utils.catalogue import CatalogueError, read_catalogue, unlocked
 from ansible_collections.llmops.vllm.plugins.plugin_utils.lock import LockError, merge, read_lock, render, write_lock
 
@@ -28,20 +32,14 @@ class ActionModule(ActionBase):
                 default_image=dict(type="str", required=True),
                 update=dict(type="bool", default=False),
                 resolved=dict(type="list", elements="dict", default=[]),
+                check_variables=dict(type="bool", default=True),
             )
         )
-        patterns = lookup_loader.get("ansible.builtin.inventory_hostnames", loader=self._loader, templar=self._templar)
-
-        def hosts_of(pattern):
-            found = [str(host) for host in patterns.run([pattern], variables=task_vars)]
-            # Ansible knows a localhost that no inventory names; no play of ours runs there.
-            return [host for host in found if host in task_vars["groups"]["all"]]
-
         try:
             before = read_lock(args["lock_file"])
             lock = merge(before, args["resolved"])
             known = {part: {} for part in lock} if args["update"] else lock
-            deployments = read_catalogue(args["deployments"], hosts_of, known["snapshots"], args["default_image"])
+            deployments, warnings = self._checked(args, known["snapshots"], task_vars)
             if lock != before:
                 result["changed"] = True
                 result["diff"] = {
@@ -60,5 +58,60 @@ class ActionModule(ActionBase):
                 f"the lock file cannot be used: {error}; set vllm_lock_file to another path"
             ) from None
         result.update(deployments=deployments, unlocked=unlocked(deployments), lock=known)
+        if warnings:
+            result["warnings"] = warnings
         result.setdefault("changed", False)
         return result
+
+    def _checked(self, args, locked, task_vars):
+        """Return the completed deployments, and warnings; raise CatalogueError with every problem of the inventory."""
+        deployments, problems, warnings = [], [], []
+        try:
+            deployments = read_catalogue(
+                args["deployments"],
+                self._hosts_of(task_vars),
+                locked,
+                args["default_image"],
+                self._check_template,
+            )
+        except CatalogueError as error:
+            problems = error.problems
+        if args["check_variables"]:
+            # As they are written: to template them for every host would take minutes on a fleet.
+            raw = {host: task_vars["hostvars"].raw_get(host) for host in task_vars["groups"]["all"]}
+            serving = {host for deployment in deployments for host in deployment["hosts"]}
+            problems += inventory_check.catalogue_problems(raw, task_vars["inventory_hostname"], serving)
+            found, warnings = inventory_check.variable_problems(
+                raw, variables.known_variables(), variables.prefixes(), load_extra_vars(self._loader)
+            )
+            problems += found
+        if problems:
+            raise CatalogueError(problems)
+        return deployments, warnings
+
+    def _hosts_of(self, task_vars):
+        patterns = lookup_loader.get("ansible.builtin.inventory_hostnames", loader=self._loader, templar=self._templar)
+        # Ansible knows a localhost that no inventory names; no play of ours runs there.
+        in_inventory = set(task_vars["groups"]["all"])
+        found = {}
+
+        def hosts_of(pattern):
+            if pattern not in found:
+                hosts = [str(host) for host in patterns.run([pattern], variables=task_vars)]
+                found[pattern] = [host for host in hosts if host in in_inventory]
+            return list(found[pattern])
+
+        return hosts_of
+
+    def _check_template(self, path):
+        """Raise TemplateError where the role vllm_server would find no usable template at a path."""
+        lookup = lookup_loader.get("llmops.vllm.chat_template", loader=self._loader, templar=self._templar)
+        role = os.path.join(variables.ROLES, "vllm_server")
+        # Where Ansible looks for the files of a role's tasks.
+        places = [role, os.path.join(role, "tasks"), self._loader.get_basedir()]
+        try:
+            lookup.run([path], variables={"ansible_search_path": places, "role_path": role})
+        except AnsibleLookupError as error:
+            raise chat_template.TemplateError(error.message) from None
+        except (OSError, UnicodeError) as error:
+            raise chat_template.TemplateError(f"the chat template {path} cannot be read: {error}") from None

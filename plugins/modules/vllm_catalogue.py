@@ -12,6 +12,8 @@ author: The llmops.vllm authors (@llmops)
 description:
   - Completes the deployments of C(vllm_deployments) with their defaults and finds all mistakes at once, without
     touching a host.
+  - Finds mistakes in the variables around it as well, those of all hosts of the inventory. A name that is nearly one of
+    the collection's, or a value of another type, is an error; a name that only begins like them is a warning.
   - Knows from the lock file which commit, or which image, each branch or tag means, and writes there what was resolved.
   - Runs on the controller. API keys are never part of what it returns.
 attributes:
@@ -50,6 +52,13 @@ options:
     type: list
     elements: dict
     default: []
+  check_variables:
+    description:
+      - Look at the variables of all hosts as well. They are judged as they are written; templates and vaulted values
+        are left alone.
+    type: bool
+    default: true
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""

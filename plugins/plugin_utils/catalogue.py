@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import itertools
 import re
 
+from ansible_collections.llmops.vllm.plugins.module_utils import _engine_schema as schemas
 from ansible_collections.llmops.vllm.plugins.module_utils._engine_args import (
     EngineArgsError,
     render,
@@ -19,11 +21,12 @@ from ansible_collections.llmops.vllm.plugins.module_utils._engine_args import (
     schema_of_version,
     with_snapshots,
 )
-from ansible_collections.llmops.vllm.plugins.module_utils._engine_schema import version_of_tag
+from ansible_collections.llmops.vllm.plugins.module_utils._engine_history import HISTORY
 from ansible_collections.llmops.vllm.plugins.module_utils._probe import CHECKS, TASK_CHECKS
 from ansible_collections.llmops.vllm.plugins.module_utils._release import device_requests
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import COMMIT
 from ansible_collections.llmops.vllm.plugins.plugin_utils import chat_template
+from ansible_collections.llmops.vllm.plugins.plugin_utils.inventory_check import hosts_text, shown
 
 # Key -> (types, default). The defaults are those of the role vllm_server (a test compares them);
 # None means that the key is needed or that its default depends on others.
@@ -85,25 +88,28 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]+\Z")
 CONTAINER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+\Z")
 API_KEY = re.compile(r"[!-~]+\Z")
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+\Z")
+# No host has more; a count beyond it is a mistake that the host itself finds.
+MOST_GPUS = 64
 
 
 class CatalogueError(Exception):
-    """Every problem of a catalogue. problems: list of sentences."""
+    """Every problem of a catalogue, and of the inventory around it. problems: list of sentences."""
 
     def __init__(self, problems):
         super().__init__(
-            "%d problem%s in vllm_deployments:\n%s"
+            "%d problem%s in the inventory:\n%s"
             % (len(problems), "s"[: len(problems) > 1], "\n".join("- " + problem for problem in problems))
         )
         self.problems = problems
 
 
-def read_catalogue(deployments, hosts_of, locked, default_image):
+def read_catalogue(deployments, hosts_of, locked, default_image, check_template=None):
     """Return the deployments, completed, or raise CatalogueError.
 
     deployments: the list that the user wrote. hosts_of: function from an inventory pattern to a
     list of host names. locked: the lock file's commits, {repo_id: {revision: commit}}.
-    default_image: the image of deployments that name none.
+    default_image: the image of deployments that name none. check_template: function that raises
+    chat_template.TemplateError for the path of a template that cannot be used; without it no path is looked at.
 
     A completed deployment has all of KEYS but api_key (which must not travel through facts),
     and: hosts (list of names), has_api_key, and for the model and each of snapshots its commit ('' while the
@@ -129,10 +135,10 @@ def read_catalogue(deployments, hosts_of, locked, default_image):
         found += _inner_problems(given, where)
         if not found:
             entry = _complete(given, hosts_of, locked, default_image)
-            found = _value_problems(entry, given, where)
+            found = _value_problems(entry, given, where, check_template)
             completed.append(entry)
         problems += found
-    problems += _clashes(completed)
+    problems += _clashes(completed) + _gpu_clashes(completed)
     if problems:
         raise CatalogueError(problems)
     return completed
@@ -188,12 +194,11 @@ def _key_problems(given, keys, where):
         # bool is an int to Python, but "port: true" is a mistake.
         if value is not None and (not isinstance(value, types) or (isinstance(value, bool) and bool not in types)):
             # The value of a key that was given as a number is still a secret.
-            shown = "no text" if key == "api_key" else repr(value)
             takes = " or ".join(dict.fromkeys(_type_name(t) for t in types))
-            problems.append("%s: %s is %s, it takes %s" % (where, key, shown, takes))
+            problems.append("%s: %s is %s, it takes %s" % (where, key, shown(key, value), takes))
         elif list in types and key not in ("gpus", "mounts"):
             problems += [
-                "%s: %s has %r, which is no text: quote it" % (where, key, item)
+                "%s: %s has %s, which is no text: quote it" % (where, key, shown(key, item, "an item"))
                 for item in value or []
                 if not isinstance(item, str)
             ]
@@ -246,7 +251,7 @@ def _complete_model(given, locked):
     return model
 
 
-def _value_problems(entry, given, where):
+def _value_problems(entry, given, where, check_template):
     problems = []
     if not NAME.match(entry["name"]):
         problems.append("%s: a name has two or more of a-z, 0-9, '.', '_' and '-', and begins with a-z or 0-9" % where)
@@ -295,8 +300,8 @@ def _value_problems(entry, given, where):
         problems.append("%s: %s" % (where, error))
     if bool(entry["tls_certificate"]) != bool(entry["tls_key"]):
         problems.append("%s: tls_certificate and tls_key go together: name both files, or none" % where)
-    problems += ["%s: %s" % (where, problem) for problem in _engine_problems(entry) + _template_problems(entry)]
-    return problems
+    found = _engine_problems(entry) + _template_problems(entry, check_template)
+    return problems + ["%s: %s" % (where, problem) for problem in found]
 
 
 def _engine_problems(entry):
@@ -317,26 +322,45 @@ def _engine_problems(entry):
             "engine_args spread the model over %d GPUs (tensor_parallel_size %d, pipeline_parallel_size %d), and gpus "
             "gives %d: give more, or spread it less" % (wanted[0] * wanted[1], wanted[0], wanted[1], count)
         )
-    version = version_of_tag(entry["image"]) if KNOWN_IMAGES.match(entry["image"]) else ""
-    if version:
-        try:
-            render(args, schema_of_version(version), entry["translate_engine_args"])
-        except EngineArgsError as error:
-            problems += ["engine_args: %s" % problem for problem in error.problems]
-        except ValueError:
-            # A release of which nothing is known: the image itself is asked later.
-            pass
+    version = schemas.version_of_tag(entry["image"]) if KNOWN_IMAGES.match(entry["image"]) else ""
+    try:
+        schema = schema_of_version(version)
+    except ValueError:
+        # A release of which nothing is known: the image itself is asked later.
+        return problems + _quoted_flags(args)
+    try:
+        render(args, schema, entry["translate_engine_args"])
+    except EngineArgsError as error:
+        problems += ["engine_args: %s" % problem for problem in error.problems]
     return problems
 
 
-def _template_problems(entry):
-    """Return the problems of a chat template that is shipped, or given as its text."""
+def _quoted_flags(args):
+    """Return a problem for each true or false that is text, where every vLLM that has the option takes it as a flag."""
+    problems = []
+    for name, value in args.items():
+        if not isinstance(value, str) or value.lower() not in ("true", "false", "yes", "no"):
+            continue
+        plain = schemas.plain(name)
+        history = HISTORY.get(plain) or HISTORY.get(plain[len("no_") :] if plain.startswith("no_") else "", ())
+        forms = {schemas.of_record(plain, record).form for dummy, record in history if record is not None}
+        if forms and forms <= {schemas.FLAG, schemas.PAIR, schemas.SWITCH}:
+            problems.append(
+                "engine_args: %s is %r, it takes true or false: write it without quotes" % (name, str(value))
+            )
+    return problems
+
+
+def _template_problems(entry, check_template):
+    """Return the problems of a chat template, be it shipped, a file, or given as its text."""
     template = entry["chat_template"]
     try:
         if template and chat_template.is_text(template):
             chat_template.check(template, "the text of chat_template")
         elif template and not chat_template.is_path(template):
             chat_template.shipped_path(template)
+        elif template and check_template:
+            check_template(template)
     except chat_template.TemplateError as error:
         return [str(error)]
     return []
@@ -365,3 +389,91 @@ def _clashes(deployments):
                         % (other["name"], one["name"], key, one[key], common[0])
                     )
     return problems
+
+
+def _gpu_clashes(deployments):
+    """Return the problems of deployments that get the same GPU of a host and do not share it on purpose."""
+    together = {}
+    for host in dict.fromkeys(host for deployment in deployments for host in deployment["hosts"]):
+        key = tuple(number for number, deployment in enumerate(deployments) if host in deployment["hosts"])
+        together.setdefault(key, []).append(host)
+    # Hosts with the same deployments have the same problems, and some hosts have them with other deployments as well.
+    pairs = {}
+    groups = {}
+    for numbers, hosts in together.items():
+        here = [deployments[number] for number in numbers]
+        users = _users_of_gpus(here)
+        for one, other in itertools.combinations(here, 2):
+            gpus = [gpu for gpu, on_it in users.items() if one in on_it and other in on_it]
+            if gpus and one["name"] != other["name"] and not (_shares(one) and _shares(other)):
+                pairs.setdefault((one["name"], other["name"], _gpus_text(gpus)), []).extend(hosts)
+        crowded = {}
+        for gpu, on_it in users.items():
+            # Those with kv_cache_memory_bytes take what it says, which only the host can compare with what it has.
+            names = tuple(dict.fromkeys(deployment["name"] for deployment in on_it if _fraction(deployment)))
+            total = round(sum(_fraction(deployment) or 0 for deployment in on_it), 6)
+            if len(names) > 1 and total > 1:
+                crowded.setdefault((names, total), []).append(gpu)
+        for (names, total), gpus in crowded.items():
+            groups.setdefault((names, total, _gpus_text(gpus)), []).extend(hosts)
+    problems = [
+        "'%s' and '%s' both get %s of %s: give them different gpus, or share on purpose with a gpu_memory_utilization "
+        "in the engine_args of each, together at most 1" % (one, other, gpus, hosts_text(hosts))
+        for (one, other, gpus), hosts in pairs.items()
+    ]
+    problems += [
+        "%s share %s of %s with a gpu_memory_utilization of %g together: lower it to 1 or less, or give them "
+        "different gpus" % (_listed(["'%s'" % name for name in names]), gpus, hosts_text(hosts), total)
+        for (names, total, gpus), hosts in groups.items()
+    ]
+    return problems
+
+
+def _users_of_gpus(deployments):
+    """Return {GPU: the deployments that get it}; a GPU is an index or a UUID as text, or "all"."""
+    gpus = {"all": None}
+    for deployment in deployments:
+        given = deployment["gpus"]
+        if isinstance(given, list):
+            gpus.update(dict.fromkeys(map(str, given)))
+        elif isinstance(given, int):
+            gpus.update(dict.fromkeys(map(str, range(min(given, MOST_GPUS)))))
+    return {gpu: [deployment for deployment in deployments if _gets(deployment["gpus"], gpu)] for gpu in gpus}
+
+
+def _gets(given, gpu):
+    """Return whether what a deployment's key gpus gives it has a GPU. Docker counts from the first one."""
+    if isinstance(given, list):
+        return gpu in map(str, given)
+    if isinstance(given, int):
+        return gpu.isdigit() and int(gpu) < given
+    return given == "all"
+
+
+def _gpus_text(gpus):
+    if "all" in gpus:
+        return "all GPUs"
+    ordered = sorted((gpu for gpu in gpus if gpu.isdigit()), key=int) + [gpu for gpu in gpus if not gpu.isdigit()]
+    return ("GPU %s" if len(ordered) == 1 else "GPUs %s") % _listed(ordered)
+
+
+def _listed(words):
+    return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + list(words[-1:]))
+
+
+def _fraction(deployment):
+    """Return the part of a GPU's memory that a deployment asks for, or None where that is not what limits it."""
+    args = {schemas.plain(name): value for name, value in deployment["engine_args"].items()}
+    if args.get("kv_cache_memory_bytes"):
+        return None
+    try:
+        return float(args.get("gpu_memory_utilization"))
+    except (TypeError, ValueError):
+        return None
+
+
+def _shares(deployment):
+    """Return whether a deployment says what it takes of a GPU, so that others can have the rest."""
+    return _fraction(deployment) is not None or any(
+        schemas.plain(name) == "kv_cache_memory_bytes" and value for name, value in deployment["engine_args"].items()
+    )

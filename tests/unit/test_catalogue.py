@@ -219,15 +219,15 @@ BROKEN = [
     # two of them
     ([one(), one(port=1)], "two deployments are named 'chat': rename one of them"),
     (
-        [one(), one(name="code", hosts="second")],
+        [one(), one(name="code", hosts="second", gpus="none")],
         "'chat' and 'code' both want the port 30080 of gpu2: change one of them",
     ),
     (
-        [one(container_name="vllm"), one(name="code", port=1, container_name="vllm")],
+        [one(container_name="vllm"), one(name="code", port=1, container_name="vllm", gpus="none")],
         "'chat' and 'code' both want the container_name vllm of gpu1: change one of them",
     ),
     (
-        [one(), one(name="code", port=1, container_name="chat")],
+        [one(), one(name="code", port=1, container_name="chat", gpus="none")],
         "'chat' and 'code' both want the container_name chat of gpu1: change one of them",
     ),
 ]
@@ -265,11 +265,11 @@ def test_all_problems_are_found_at_once() -> None:
     ]
     with pytest.raises(CatalogueError) as caught:
         read(deployments)
-    assert str(caught.value) == "11 problems in vllm_deployments:\n" + "\n".join(f"- {line}" for line in problems)
+    assert str(caught.value) == "11 problems in the inventory:\n" + "\n".join(f"- {line}" for line in problems)
 
 
 def test_one_problem_is_not_counted_as_many() -> None:
-    with pytest.raises(CatalogueError, match="^1 problem in vllm_deployments:\n- deployment 1 is no dictionary"):
+    with pytest.raises(CatalogueError, match="^1 problem in the inventory:\n- deployment 1 is no dictionary"):
         read([1])
 
 
@@ -279,13 +279,13 @@ GOOD = [
     [one(listen="127.0.0.2")],
     [one(listen="0.0.0.0", api_key=KEY)],
     [one(listen="192.0.2.1", allow_unauthenticated=True)],
-    [one(gpus=2), one(name="code", port=1, gpus=[0, "GPU-5f2a"])],
+    [one(gpus=2), one(name="code", port=1, gpus=[2, "GPU-5f2a"])],
     [one(hosts="first"), one(name="code", hosts="second")],
     [one(hosts="first", container_name="vllm"), one(name="code", hosts="second", container_name="vllm")],
     [one(engine_args={"max_model_len": 4095, "enforce-eager": True, "ports": 1})],
-    [one(cpus=1.5), one(name="code", cpus=2, port=1), one(name="more", cpus="2", port=2)],
-    [one(name="a.b_c-1", port=1), one(name="70b", port=65535)],
-    [one(pids_limit=512), one(name="code", pids_limit="512", port=1)],
+    [one(cpus=1.5), one(name="code", cpus=2, port=1, gpus="none"), one(name="more", cpus="2", port=2, gpus="none")],
+    [one(name="a.b_c-1", port=1), one(name="70b", port=65535, gpus="none")],
+    [one(pids_limit=512), one(name="code", pids_limit="512", port=1, gpus="none")],
     # a key without a value is one that was left out
     [one(**{key: None for key in KEYS if key not in ("name", "model")})],
     [model(revision=None, allow_patterns=None)],
@@ -346,7 +346,7 @@ def test_the_api_key_is_never_told(deployment: dict) -> None:
 
 
 def test_a_key_given_as_a_number_is_a_secret_all_the_same() -> None:
-    assert refused([one(api_key=1234567)]) == ["deployment 'chat': api_key is no text, it takes text"]
+    assert refused([one(api_key=1234567)]) == ["deployment 'chat': api_key is of another type, it takes text"]
 
 
 @pytest.mark.parametrize("key", [KEY + "\n", "two words", " ", "schlüssel"])
@@ -393,12 +393,12 @@ def test_what_a_revision_means(revision: str | None, locked: dict, commit: str) 
 
 def test_unlocked_lists_each_model_once_in_order() -> None:
     deployments = [
-        one(name="d1", port=1, model={"repo_id": "org/b"}),
-        one(name="d2", port=2, model={"repo_id": "org/a", "revision": "v2"}),
-        one(name="d3", port=3, model={"repo_id": "org/b", "revision": "main"}),
-        one(name="d4", port=4, model={"repo_id": "org/a"}),
-        one(name="d5", port=5, model={"repo_id": "org/c", "revision": COMMIT}),
-        one(name="d6", port=6, model={"repo_id": "org/name"}),
+        one(name="d1", port=1, gpus=[1], model={"repo_id": "org/b"}),
+        one(name="d2", port=2, gpus=[2], model={"repo_id": "org/a", "revision": "v2"}),
+        one(name="d3", port=3, gpus=[3], model={"repo_id": "org/b", "revision": "main"}),
+        one(name="d4", port=4, gpus=[4], model={"repo_id": "org/a"}),
+        one(name="d5", port=5, gpus=[5], model={"repo_id": "org/c", "revision": COMMIT}),
+        one(name="d6", port=6, gpus=[6], model={"repo_id": "org/name"}),
     ]
     assert unlocked(read(deployments, LOCK)) == [
         {"repo_id": "org/b", "revision": "main", **ALL_FILES},

@@ -36,7 +36,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
         lookups = MagicMock(get=lambda name, loader, templar: LookupModule(loader=loader, templar=templar))
         monkeypatch.setattr(vllm_catalogue, "lookup_loader", lookups)
         monkeypatch.setattr(vllm_catalogue.ActionBase, "run", lambda self, tmp, task_vars: {})
-        return plugin.run(task_vars={"groups": GROUPS})
+        hostvars = MagicMock(raw_get=lambda host: {"vllm_deployments": list(deployments)})
+        return plugin.run(task_vars={"groups": GROUPS, "hostvars": hostvars, "inventory_hostname": "gpu1"})
 
     return start
 
@@ -96,7 +97,7 @@ def test_the_lock_file(run: Any, tmp_path: Path) -> None:
 
 
 def test_a_broken_catalogue_locks_nothing(run: Any, tmp_path: Path) -> None:
-    with pytest.raises(AnsibleActionFail, match="^1 problem in vllm_deployments:\n- deployment 'chat': port 0 is not"):
+    with pytest.raises(AnsibleActionFail, match="^1 problem in the inventory:\n- deployment 'chat': port 0 is not"):
         run(one(port=0), resolved=[{**MAIN, "commit": ONE}])
     assert not (tmp_path / "lock").exists()
 

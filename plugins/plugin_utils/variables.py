@@ -1,0 +1,80 @@
+# Copyright: (c) 2026, The llmops.vllm authors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The variables of an inventory that something of this collection reads.
+
+Those of the roles are in their argument specs. Those of the playbooks are here; a test compares them with the
+playbooks, so a new one is added here first.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+
+import yaml
+
+ROLES = os.path.join(os.path.dirname(__file__), "..", "..", "roles")
+
+# What begins with it, or with the name of a role, is ours.
+PREFIX = "vllm_"
+
+# Name -> (type as in an argument spec, what it means).
+VARIABLES = {
+    "vllm_absent_all": ("bool", "with absent.yml: everything goes, with the Docker that was installed for it"),
+    "vllm_absent_image": ("bool", "with absent.yml: the images go as well"),
+    "vllm_absent_models": ("bool", "with absent.yml: the weights go as well"),
+    "vllm_become": ("bool", "become root on the hosts"),
+    # Its own check has better words for what is wrong in it.
+    "vllm_deployments": ("raw", "the catalogue of deployments"),
+    "vllm_hub_endpoint": ("str", "the Hub, or a mirror of it"),
+    "vllm_hub_max_rate": ("str", "most bytes per second of a host's download"),
+    "vllm_hub_token": ("str", "token for private and gated repositories"),
+    "vllm_hub_token_file": ("path", "a file on the hosts that holds the token"),
+    "vllm_internal_address": ("str", "address of the host on the internal network"),
+    "vllm_keep_snapshots": ("int", "how many older snapshots of a model stay"),
+    "vllm_lock_file": ("path", "the lock file on the controller"),
+    "vllm_prune": ("bool", "remove containers whose deployment is no longer in the catalogue"),
+    "vllm_update": ("bool", "resolve branches and tags anew"),
+}
+
+# What roles and playbooks set for those that come after them: an inventory need not, and is offered none of them.
+PUBLISHED = frozenset(
+    (
+        "model_snapshot_results",
+        "vllm_catalogue",
+        "vllm_host_python",
+        "vllm_image_facts",
+        "vllm_image_resolved",
+        "vllm_server_changed",
+        "vllm_server_look",
+    )
+)
+
+
+def role_names(roles=ROLES):
+    """Return the names of the roles of the collection."""
+    return sorted(name for name in os.listdir(roles) if os.path.isdir(os.path.join(roles, name)))
+
+
+def options_of_roles(roles=ROLES):
+    """Return the options of all entry points of all roles, as their argument specs have them."""
+    options = {}
+    for path in sorted(glob.glob(os.path.join(glob.escape(roles), "*", "meta", "argument_specs.y*ml"))):
+        with open(path, "rb") as stream:
+            # The one in C, where there is one: it reads the specs in a tenth of the time.
+            document = yaml.load(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+        for entry_point in (document.get("argument_specs") or {}).values():
+            options.update((entry_point or {}).get("options") or {})
+    return options
+
+
+def known_variables(roles=ROLES):
+    """Return {name: spec} of all variables that an inventory may set; a spec has at least its type."""
+    known = {name: {"type": kind} for name, (kind, dummy) in VARIABLES.items()}
+    known.update(options_of_roles(roles))
+    return known
+
+
+def prefixes(roles=ROLES):
+    """Return what the names of our variables begin with."""
+    return (PREFIX,) + tuple(name + "_" for name in role_names(roles) if not name.startswith(PREFIX))

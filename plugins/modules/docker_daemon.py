@@ -131,6 +131,7 @@ version:
 """
 
 import contextlib
+import copy
 import fcntl
 import http.client
 import json
@@ -304,6 +305,7 @@ class DaemonSettings:
         self.looks_for = params["looks_for"] if params["state"] == "present" else []
         self.allow_disruption = params["allow_disruption"]
         self.timeout = params["timeout"]
+        self.old = {}
         self.daemon = Daemon(params["socket"], params["timeout"])
         self.path = os.path.realpath(
             params["path"] or self.daemon.argument("--config-file") or "/etc/docker/daemon.json"
@@ -313,6 +315,7 @@ class DaemonSettings:
         """Return the result."""
         text = self._text()
         record = self._record()
+        self.old = copy.deepcopy(record)
         before = _docker_daemon.read(text, self.path)
         after, ours = _docker_daemon.merge(before, record["owners"].get(self.owner, []), self.settings)
         keys = _docker_daemon.changed_keys(before, after)
@@ -554,10 +557,8 @@ class DaemonSettings:
 
     def _restore(self, before, text):
         self._write(text)
-        record = self._record()
-        record["owners"].pop(self.owner, None)
-        record.pop("pending", None)
-        self._keep(record)
+        self.old.pop("pending", None)
+        self._keep(self.old)
 
     def _words(self):
         words = self.daemon.last_words()

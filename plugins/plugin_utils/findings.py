@@ -8,9 +8,10 @@ Better silent than wrong: what was not told, or is not known for sure, is no fin
 from __future__ import annotations
 
 import math
+import posixpath
 import re
 
-from ansible_collections.llmops.vllm.plugins.module_utils import _image, _selection
+from ansible_collections.llmops.vllm.plugins.module_utils import _selection
 from ansible_collections.llmops.vllm.plugins.module_utils._engine_schema import plain, version_key, version_of_tag
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import HubFile, SnapshotError
 from ansible_collections.llmops.vllm.plugins.plugin_utils import cuda
@@ -25,7 +26,7 @@ CODES = {
     "shm": "shared memory and /tmp of a container together beyond the host's memory",
     "clock": "a clock that is wrong",
     "docker_missing": "no Docker, and none may be installed",
-    "docker_too_old": "Docker before 20.10",
+    "docker_too_old": "Docker before 20.10, or before 26.1 for CDI",
     "docker_storage_driver": "a storage driver that is slow or takes a copy for each layer",
     "docker_rootless": "Docker without root",
     "no_gpu": "no GPU, or no driver for it",
@@ -63,11 +64,10 @@ GB, GIB = 10**9, 2**30
 ARCHITECTURES = ("x86_64", "aarch64")
 # Where the roles can install Docker and the NVIDIA Container Toolkit.
 DISTRIBUTIONS = ("debian", "ubuntu", "rhel", "rocky", "almalinux", "centos", "ol", "fedora", "amzn")
-LEAST_DOCKER = (20, 10)
+LEAST_DOCKER, LEAST_DOCKER_FOR_CDI = (20, 10), (26, 1)
 # Below it a host cannot even unpack an image in peace; loading weights for a GPU takes more.
 LEAST_MEMORY, LEAST_GPU_MEMORY = 4 * GB, 8 * GB
 CLOCK_WARNING, CLOCK_ERROR = 30, 300
-DEFAULT_IMAGE_SIZE = 30 * GB
 # Methods whose weights are packed in the files as they are in memory. Others quantize, or halve, while they load.
 _PACKED = ("awq", "auto_awq", "awq_marlin", "gptq", "auto_gptq", "gptq_marlin", "compressed-tensors", "mxfp4", "gguf")
 _PACKED_NAME = re.compile(r"awq|gptq|int4|int8|w4a16|w8a8|fp8|nvfp4|mxfp4|gguf|[48]bit", re.IGNORECASE)
@@ -79,23 +79,24 @@ _WILDCARDS = ("0.0.0.0", "::")
 def findings(host, deployments, seen, settings):
     """Return the findings of a host: {code, severity, host, deployment, text, remedy}, errors first.
 
-    deployments: those of the catalogue, completed, of all hosts. seen: what vllm_host_info returns. settings:
-    image_source, image_builder, image_size (bytes), models_dir, endpoint, home, manage_toolkit, install_docker; see
-    DEFAULTS.
+    deployments: those of the catalogue, completed, of all hosts. seen: what vllm_host_info returns. settings: what
+    differs from DEFAULTS.
     """
     found = _Host(host, deployments, seen, {**DEFAULTS, **settings}).look()
     return sorted(found, key=lambda finding: finding["severity"] != ERROR)
 
 
 DEFAULTS = {
+    # As vllm_image_source and vllm_image_builder.
     "image_source": "pull",
     "image_builder": "",
-    "image_size": DEFAULT_IMAGE_SIZE,
-    "models_dir": "/home/llm/vllm/model",
-    "endpoint": "https://huggingface.co",
-    "home": "/home/llm/vllm",
+    # Bytes of an image for CUDA once it is unpacked: those of vLLM are 25 to 29 GB.
+    "image_size": 30 * 10**9,
+    # Whether the roles install the NVIDIA Container Toolkit, and Docker.
     "manage_toolkit": True,
     "install_docker": True,
+    # As nvidia_container_toolkit_mode.
+    "toolkit_mode": "auto",
 }
 
 
@@ -116,6 +117,9 @@ class _Host:
             dict.fromkeys(wanted.image for wanted in self.here)
         )
         self.cuda_images = {d["image"] for d in deployments if d["gpus"] != "none" and not _CPU_IMAGE.match(d["image"])}
+        self.models_dir = seen["models_dir"]
+        # Which containers are ours, and which those of another inventory.
+        self.home = posixpath.dirname(self.models_dir)
         self.gpu = seen.get("gpu")
         self.docker = seen["docker"]
         self.found = []
@@ -178,7 +182,7 @@ class _Host:
             self._add(
                 "no_service_manager",
                 WARNING,
-                "systemd does not run, which starts Docker and what keeps the GPUs ready after a reboot",
+                "systemd does not run, so nothing starts Docker and readies the GPUs after a reboot",
                 "see to that yourself",
             )
         offset = self.seen.get("clock_offset") or 0
@@ -244,6 +248,15 @@ class _Host:
                 "its Docker is %s" % docker["version"],
                 "bring it to %d.%d or newer" % LEAST_DOCKER,
             )
+        elif (
+            version and version[:2] < LEAST_DOCKER_FOR_CDI and self.with_gpus and self.settings["toolkit_mode"] == "cdi"
+        ):
+            self._add(
+                "docker_too_old",
+                ERROR,
+                "its Docker is %s, and nvidia_container_toolkit_mode is cdi" % docker["version"],
+                "bring it to %d.%d or newer, or set the mode to auto" % LEAST_DOCKER_FOR_CDI,
+            )
         if docker["storage_driver"] in ("vfs", "devicemapper"):
             self._add(
                 "docker_storage_driver",
@@ -287,7 +300,7 @@ class _Host:
             self._add(
                 "driver_mismatch",
                 ERROR,
-                "the kernel has the NVIDIA driver %s loaded and its library is %s, so that no container with GPUs starts"
+                "the kernel has the NVIDIA driver %s loaded and its library is %s, so no container with GPUs starts"
                 % (driver["kernel_version"] or "of unknown version", driver["library_version"] or "another one"),
                 "reboot the host",
             )
@@ -357,13 +370,14 @@ class _Host:
                 wanted.name,
             )
             devices = [device for device in devices if device["gpu"] not in mixed]
-        if wanted.world > len(devices) and len(devices) == len(chosen) and not mixed and given == "all":
+        alone = wanted.args.get("distributed_executor_backend") != "ray"
+        if wanted.world > len(devices) and given == "all" and alone and not mixed:
             # With a list or a count the catalogue has said so already.
             self._add(
                 "too_few_gpus",
                 ERROR,
-                "engine_args spread the model over %d GPUs (tensor_parallel_size %d, pipeline_parallel_size %d) and the "
-                "host has %d" % (wanted.world, wanted.tensor, wanted.pipeline, len(devices)),
+                "engine_args spread the model over %d GPUs (tensor_parallel_size %d, pipeline_parallel_size %d) "
+                "and the host has %d" % (wanted.world, wanted.tensor, wanted.pipeline, len(devices)),
                 "lower tensor_parallel_size, or take another host",
                 wanted.name,
             )
@@ -441,8 +455,8 @@ class _Host:
                 ERROR,
                 "the NVIDIA driver %s does not meet the image's condition %s for %s, so that the container toolkit "
                 "refuses to start it" % (driver["version"], unmet, _names_of(gpus)),
-                "install the driver %s, take another image, or set NVIDIA_DISABLE_REQUIRE to 1 in environment if you know "
-                "that it runs" % cuda.driver_text(needed),
+                "install the driver %s, take another image, or set NVIDIA_DISABLE_REQUIRE to 1 in environment if you "
+                "know that it runs" % cuda.driver_text(needed),
                 wanted.name,
             )
         elif how == "minor":
@@ -557,14 +571,14 @@ class _Host:
                 "container_toolkit",
                 ERROR,
                 "it has no NVIDIA Container Toolkit, without which no container gets a GPU",
-                "install it, or let the collection do it",
+                "install it, or set vllm_manage_toolkit to true",
             )
         if toolkit["no_cgroups"] and not self.docker["rootless"]:
             self._add(
                 "no_cgroups",
                 ERROR,
-                "no-cgroups is true in /etc/nvidia-container-runtime/config.toml, with which containers may not use the "
-                "GPUs that they see",
+                "no-cgroups is true in /etc/nvidia-container-runtime/config.toml, with which containers may not use "
+                "the GPUs that they see",
                 "set it to false; it is for Docker without root",
             )
         if self.gpu["cdi"]["missing"]:
@@ -616,7 +630,7 @@ class _Host:
     def _deployment_of(self, container):
         """Return the deployment that a container serves, '' for a stranger's, also if it is of another inventory."""
         labels = container["labels"]
-        if labels.get("llmops.vllm.home", self.settings["home"]) != self.settings["home"]:
+        if labels.get("llmops.vllm.home", self.home) != self.home:
             return ""
         return labels.get("llmops.vllm.deployment", "")
 
@@ -720,14 +734,15 @@ class _Host:
         for error, names in silent.items():
             self._add(
                 "hub_unreachable",
-                ERROR,
+                # What answers like that often does so for a moment, and downloads are tried again.
+                WARNING if error.startswith("HTTP status") else ERROR,
                 "the Hub at %s cannot be asked for %s (%s)"
-                % (self.settings["endpoint"], _listed(list(dict.fromkeys(names))), error),
+                % (self.seen["endpoint"], _listed(list(dict.fromkeys(names))), error),
                 "let the host reach it, or name a mirror that it reaches as vllm_hub_endpoint",
             )
 
     def _refused(self, wanted, model, listing):
-        endpoint, repo = self.settings["endpoint"], model["repo_id"]
+        endpoint, repo = self.seen["endpoint"], model["repo_id"]
         refusal = listing["refusal"]
         where = "%s on %s" % (repo, endpoint)
         if refusal == "gated":
@@ -754,7 +769,9 @@ class _Host:
             answer = registry["error"] or "HTTP status %d" % registry["status"]
             docker = self.docker
             # The daemon may have a way that this look does not know.
-            other_way = docker["proxies"] or docker["registry_mirrors"] or docker["insecure_registries"][1:]
+            other_way = (
+                docker["proxies"] or docker["registry_mirrors"] or registry["registry"] in docker["insecure_registries"]
+            )
             severity = WARNING if other_way or registry["status"] else ERROR
             self._add(
                 "registry_unreachable",
@@ -768,7 +785,7 @@ class _Host:
 
     def _disks(self):
         places = {entry["path"]: entry for entry in self.seen["filesystems"]}
-        images, models = places.get(self.docker["image_dir"]), places.get(self.settings["models_dir"])
+        images, models = places.get(self.docker["image_dir"]), places.get(self.models_dir)
         image_size = self._image_bytes()
         model_size = self._model_bytes() if self.here else 0
         if images and models and images["device"] == models["device"] and image_size and model_size:
@@ -932,12 +949,6 @@ def bytes_of(text):
     """Return a size as Docker reads it, such as 16g or 1.5GiB, in bytes; 0 for none."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", str(text).strip().lower())
     return int(float(match.group(1)) * _UNITS[match.group(2)]) if match else 0
-
-
-def registries_needed(host, deployments, settings):
-    """Return whether a host pulls its images from their registries itself."""
-    settings = {**DEFAULTS, **settings}
-    return settings["image_source"] == "pull" and settings["image_builder"] in ("", host)
 
 
 def _gb(size):

@@ -33,6 +33,10 @@ VARIABLES = {
     "vllm_internal_address": ("str", "address of the host on the internal network"),
     "vllm_keep_snapshots": ("int", "how many older snapshots of a model stay"),
     "vllm_lock_file": ("path", "the lock file on the controller"),
+    "vllm_manage_toolkit": ("bool", "install the NVIDIA Container Toolkit where deployments use GPUs"),
+    "vllm_preflight_ignore": ("list", "codes of findings to leave out"),
+    "vllm_preflight_image_size": ("float", "gigabytes that an image for CUDA takes once it is unpacked"),
+    "vllm_preflight_report": ("path", "a file on the controller for all that the preflight has seen and found"),
     "vllm_prune": ("bool", "remove containers whose deployment is no longer in the catalogue"),
     "vllm_update": ("bool", "resolve branches and tags anew"),
 }

@@ -1,0 +1,37 @@
+# Copyright: (c) 2026, The llmops.vllm authors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+
+from __future__ import annotations
+
+import time
+
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.action import ActionBase
+
+# On the host a module cannot run another one.
+GPU_MODULE = "llmops.vllm.gpu_info"
+# Of what a module returns, what is Ansible's own.
+_OWN = ("changed", "failed", "invocation", "warnings", "deprecations")
+
+
+class ActionModule(ActionBase):
+    """Runs the module, compares the host's clock with the one here, and looks at the GPUs."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        before = time.time()
+        result.update(self._execute_module(task_vars=task_vars))
+        after = time.time()
+        if result.get("failed") or "time" not in result:
+            return result
+        # The host has read its clock somewhere between the two.
+        result["clock_offset"] = round(result["time"] - min(max(result["time"], before), after), 1)
+        result["gpu"] = None
+        if boolean(self._task.args.get("gpu", True)):
+            gpu = self._execute_module(module_name=GPU_MODULE, module_args={}, task_vars=task_vars)
+            if gpu.get("failed"):
+                return {**gpu, "msg": "the GPUs cannot be looked at: {}".format(gpu.get("msg", ""))}
+            result["gpu"] = {key: value for key, value in gpu.items() if key not in _OWN and not key.startswith("_")}
+        return result

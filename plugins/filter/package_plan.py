@@ -39,11 +39,12 @@ options:
 """
 
 EXAMPLES = r"""
-# [{'name': 'docker.io', 'installed': '26.1.4-1', 'held': True, 'pinned': True, 'versions': ['26.1.5-1'], 'wanted': '26.1.5-1', 'changes': True, 'file': 'trixie'}]
-plan: >-
+# ['26.1.5-1']
+wanted: >-
   {{ ['docker.io'] | llmops.vllm.package_plan(
-       ['hold installed docker.io 26.1.4-1'], ['docker.io | 26.1.5-1 | trixie'], ['docker.io'], '26.1.5') }}
-"""  # noqa: E501
+       ['hold installed docker.io 26.1.4-1'], ['docker.io | 26.1.5-1 | trixie'], ['docker.io'], '26.1.5')
+     | map(attribute='wanted') }}
+"""
 
 RETURN = r"""
 _value:

@@ -40,6 +40,7 @@ options:
     description:
       - Names of programs that the daemon looks for when it starts. One that came after that means a restart, a newer
         version of one that was there does not.
+      - With O(state=absent), those that go as well.
     type: list
     elements: str
     default: []
@@ -302,7 +303,8 @@ class DaemonSettings:
         self.module = module
         self.owner = params["owner"]
         self.settings = params["settings"] if params["state"] == "present" else {}
-        self.looks_for = params["looks_for"] if params["state"] == "present" else []
+        self.looks_for = params["looks_for"]
+        self.goes = params["state"] == "absent"
         self.allow_disruption = params["allow_disruption"]
         self.timeout = params["timeout"]
         self.old = {}
@@ -408,9 +410,9 @@ class DaemonSettings:
     def _look_for(self, record):
         """Remember since when each program has been there: an upgrade makes its file new, and changes nothing."""
         for name in list(record["seen"]):
-            if not shutil.which(name, path=SEARCH_PATH):
+            if not shutil.which(name, path=SEARCH_PATH) or (self.goes and name in self.looks_for):
                 del record["seen"][name]
-        for name in self.looks_for:
+        for name in [] if self.goes else self.looks_for:
             found = shutil.which(name, path=SEARCH_PATH)
             if found and name not in record["seen"]:
                 record["seen"][name] = os.stat(os.path.realpath(found)).st_ctime

@@ -387,6 +387,12 @@ def test_a_program_that_came_after_the_start_means_a_restart_and_a_newer_one_doe
     assert not run(NVIDIA, looks_for=["hook"])["changed"]
     hook.touch(mode=0o755)
     assert run(NVIDIA, looks_for=["hook"])["applied"] == "restart"
+    # It goes when its owner has gone, and comes back.
+    assert run(state="absent", looks_for=["hook"])["applied"] == "reload"
+    time.sleep(0.02)
+    newer.touch(mode=0o755)
+    newer.rename(hook)
+    assert run(NVIDIA, looks_for=["hook"])["applied"] == "restart"
 
 
 def test_a_swarm_has_no_live_restore(run: Any, docker: type[Docker]) -> None:

@@ -77,7 +77,7 @@ def test_a_variable_is_described_once_and_in_the_docs() -> None:
     assert not set(VARIABLES) & (set(options_of_roles()) | PUBLISHED)
     page = (PROJECT / "docs/catalogue.md").read_text()
     for name, (kind, meaning) in VARIABLES.items():
-        assert kind in ("bool", "int", "str", "path", "raw"), name
+        assert kind in ("bool", "int", "float", "str", "path", "list", "raw"), name
         assert meaning
         assert re.search(rf"`{name}\b", page), f"docs/catalogue.md lacks {name}"
 

@@ -1,5 +1,7 @@
 """Docker is there for good and really runs containers."""
 
+import json
+
 import pytest
 
 IMAGE = "tiny:test"
@@ -47,3 +49,10 @@ def test_published_port_is_reachable(host, tiny_image):
     finally:
         host.check_output("docker rm --force web")
     assert said == "hello"
+
+
+def test_containers_outlive_a_restart_and_the_settings_of_others_are_kept(host):
+    assert host.check_output("docker info --format '{{.LiveRestoreEnabled}}'") == "true"
+    settings = json.loads(host.file("/etc/docker/daemon.json").content_string)
+    own = {"log-opts": {"max-size": "9m"}, "registry-mirrors": ["http://127.0.0.1:5999"]}
+    assert settings == {"live-restore": True, **(own if host.check_output("hostname").endswith("-newer") else {})}

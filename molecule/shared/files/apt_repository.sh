@@ -7,8 +7,8 @@
 set -eu
 cd "$1"
 suite=$2
-export GNUPGHOME=$PWD/.gnupg
-mkdir -p -m 0700 "$GNUPGHOME"
+export GNUPGHOME="$PWD/.gnupg"
+mkdir -m 0700 "$GNUPGHOME" 2>/dev/null || test -d "$GNUPGHOME"
 for name in key other; do
     if [ ! -e $name.asc ]; then
         gpg --batch --quiet --passphrase '' --quick-generate-key "$name <$name@example.com>" ed25519 sign never

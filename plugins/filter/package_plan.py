@@ -43,7 +43,7 @@ EXAMPLES = r"""
 wanted: >-
   {{ ['docker.io'] | llmops.vllm.package_plan(
        ['hold installed docker.io 26.1.4-1'], ['docker.io | 26.1.5-1 | trixie'], ['docker.io'], '26.1.5')
-     | map(attribute='wanted') }}
+     | map(attribute='wanted') | list }}
 """
 
 RETURN = r"""

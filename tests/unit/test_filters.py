@@ -39,11 +39,11 @@ def test_the_documented_example_holds(name: str) -> None:
     (expression,) = yaml.safe_load(examples).values()
     assert f"llmops.vllm.{name}" in expression
     environment = NativeEnvironment()
-    environment.filters = {
-        f"llmops.vllm.{other}": filter_
+    environment.filters.update(
+        (f"llmops.vllm.{other}", filter_)
         for other in NAMES
         for filter_ in plugin(other).FilterModule().filters().values()
-    }
+    )
     value = environment.from_string(expression).render(vllm_server_api_key="sk-Abc123-secret")
     comment = re.search(r"^# (.*)$", examples, re.MULTILINE)
     if comment:

@@ -21,7 +21,7 @@ from ansible_collections.llmops.vllm.plugins.plugin_utils.variables import (
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Groups that catalogue.yml makes.
-GROUPS = {"vllm_active", "vllm_idle", "vllm_known", "vllm_builder", "vllm_no_builder"}
+GROUPS = {"vllm_active", "vllm_prepared"}
 # Read by roles, and no option of one.
 READ_BY_ROLES = {"vllm_internal_address"}
 

@@ -122,16 +122,6 @@ def without_secrets(text):
     return re.sub(r"://[^/@\s\"]+@", "://***@", text)
 
 
-def survives_upgrade(before, after):
-    """Whether containers outlive an upgrade with live-restore on: Docker promises it for patch releases only."""
-    return _minor(before) == _minor(after) != ""
-
-
-def _minor(version):
-    found = re.match(r"(?:\d+:)?(\d+\.\d+)\.", version)
-    return found.group(1) if found else ""
-
-
 def _leaves(settings, path=()):
     for key, value in settings.items():
         if isinstance(value, dict) and value:

@@ -18,7 +18,7 @@ import struct
 import time
 import urllib.parse
 
-from ansible_collections.llmops.vllm.plugins.module_utils import _reach
+from ansible_collections.llmops.vllm.plugins.module_utils import _dockerd, _reach
 
 # What the kernel calls file systems that are elsewhere. FUSE has both; fuseblk is a local disk.
 NETWORK_TYPES = re.compile(
@@ -240,7 +240,7 @@ class Docker:
 
     def get(self, address):
         """Return what the API answers, or None for nothing of that name."""
-        connection = _UnixConnection(self.socket_path, self.timeout)
+        connection = _dockerd.UnixConnection(self.socket_path, self.timeout)
         try:
             connection.request("GET", address)
             response = connection.getresponse()
@@ -270,17 +270,6 @@ class Docker:
             return settings.get("data-root") or "/var/lib/docker"
         except (ValueError, AttributeError):
             return "/var/lib/docker"
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path, timeout):
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 def holders(listeners, containers, ports):

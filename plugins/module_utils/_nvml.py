@@ -19,7 +19,8 @@ import traceback
 from ansible_collections.llmops.vllm.plugins.module_utils import _gpu
 
 try:
-    import pynvml
+    # For those who call ask().
+    import pynvml  # pylint: disable=unused-import
 
     PYNVML_ERROR = None
 except ImportError:

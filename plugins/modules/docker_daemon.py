@@ -20,11 +20,13 @@ description:
 attributes:
   check_mode:
     support: full
+    description: It also refuses what it would refuse.
   diff_mode:
     support: full
     description: Passwords in addresses are left out.
   idempotent:
     support: full
+    description: A file, and a daemon that has taken it over, are left alone.
 options:
   owner:
     description: Whose settings these are. An owner's settings replace those that it had before.
@@ -134,13 +136,9 @@ version:
 import contextlib
 import copy
 import fcntl
-import http.client
 import json
 import os
-import re
 import shutil
-import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -148,151 +146,13 @@ import traceback
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.llmops.vllm.plugins.module_utils import _docker_daemon
+from ansible_collections.llmops.vllm.plugins.module_utils import _docker_daemon, _dockerd
 
 RECORD = "/var/lib/llmops-vllm/docker_daemon.json"
 LOCK = "/run/llmops-vllm-docker_daemon.lock"
-PID_FILES = ("/var/run/docker.pid", "/run/llmops-vllm-dockerd.pid")
 # Where systemd lets a service look for programs.
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 RELOAD_TIMEOUT = 15
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a socket of this host."""
-
-    def __init__(self, path, timeout):
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
-
-
-class Daemon:
-    """A running dockerd: what it answers, since when it runs, and how it is reloaded and restarted."""
-
-    def __init__(self, path, timeout):
-        self.path = path
-        self.timeout = timeout
-        self.launch = {}
-        self.log = os.devnull
-        self.info = self.ask("/info")
-        self.pid = self._pid() if self.info else None
-        self.arguments = self._read("cmdline") if self.pid else []
-
-    def ask(self, path, method="GET"):
-        """Return the answer to a request, or None where there is none."""
-        connection = UnixConnection(self.path, 30)
-        try:
-            connection.request(method, path)
-            answer = connection.getresponse()
-            body = answer.read()
-            return json.loads(body or "{}") if answer.status < 400 else None
-        except (OSError, http.client.HTTPException, ValueError):
-            return None
-        finally:
-            connection.close()
-
-    def running(self):
-        """Return the containers that run, by name."""
-        found = self.ask("/containers/json") or []
-        return {container["Names"][0].lstrip("/"): container["Id"] for container in found}
-
-    def started(self):
-        """Return when it was started, seconds of the clock."""
-        with open("/proc/%d/stat" % self.pid, encoding="utf-8", errors="replace") as stream:
-            # The name, in parentheses, may have spaces.
-            ticks = int(stream.read().rpartition(")")[2].split()[19])
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-        return time.time() - age
-
-    def argument(self, name):
-        """Return the value of one of its arguments, or None."""
-        for number, argument in enumerate(self.arguments):
-            if argument.startswith(name + "="):
-                return argument.partition("=")[2]
-            if argument == name and number + 1 < len(self.arguments):
-                return self.arguments[number + 1]
-        return None
-
-    def reload(self):
-        """Let it read its file again."""
-        os.kill(self.pid, signal.SIGHUP)
-
-    def restart(self):
-        """Restart it, by systemd or as it was started; return whether it answers."""
-        if os.path.isdir("/run/systemd/system"):
-            # Several restarts in a short time are no reason for systemd to refuse this one.
-            subprocess.run(["systemctl", "reset-failed", "docker.service"], check=False, capture_output=True)
-            done = subprocess.run(["systemctl", "restart", "docker.service"], check=False, capture_output=True)
-            return done.returncode == 0 and self.answers(self.timeout)
-        if not self.launch:
-            output = os.readlink("/proc/%d/fd/1" % self.pid)
-            self.launch = {
-                "args": self.arguments,
-                "executable": os.readlink("/proc/%d/exe" % self.pid).replace(" (deleted)", ""),
-                "env": dict(setting.split("=", 1) for setting in self._read("environ") if "=" in setting),
-            }
-            self.log = output if os.path.isfile(output) else os.devnull
-            os.kill(self.pid, signal.SIGTERM)
-            deadline = time.monotonic() + self.timeout
-            while os.path.exists("/proc/%d" % self.pid) and time.monotonic() < deadline:
-                time.sleep(0.1)
-        with open(self.log, "ab") as log:
-            subprocess.Popen(
-                **self.launch, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        return self.answers(self.timeout)
-
-    def answers(self, seconds):
-        """Wait until it answers; return whether it does."""
-        deadline = time.monotonic() + seconds
-        while not self.ask("/info"):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.3)
-        return True
-
-    def last_words(self):
-        """Return what it said last about why it does not start, or ''."""
-        if self.log != os.devnull:
-            with open(self.log, encoding="utf-8", errors="replace") as stream:
-                said = stream.read()[-8192:]
-        elif shutil.which("journalctl"):
-            command = ["journalctl", "--unit=docker.service", "--lines=40", "--output=cat", "--no-pager"]
-            said = subprocess.run(command, check=False, capture_output=True, text=True).stdout
-        else:
-            return ""
-        lines = [
-            line for line in said.splitlines() if re.search(r"failed to start|unable to|configur|level=fatal", line)
-        ]
-        return lines[-1].strip() if lines else ""
-
-    def is_elsewhere(self):
-        """Whether something else than the unit docker.service runs it on a host with systemd."""
-        if not os.path.isdir("/run/systemd/system"):
-            return False
-        return subprocess.run(["systemctl", "is-active", "--quiet", "docker.service"], check=False).returncode != 0
-
-    def _pid(self):
-        for path in PID_FILES:
-            try:
-                with open(path, encoding="utf-8") as stream:
-                    pid = int(stream.read())
-                with open("/proc/%d/comm" % pid, encoding="utf-8") as stream:
-                    if stream.read().strip() == "dockerd":
-                        return pid
-            except (OSError, ValueError):
-                continue
-        return None
-
-    def _read(self, name):
-        """Return a list that the kernel keeps of its process."""
-        with open("/proc/%d/%s" % (self.pid, name), encoding="utf-8", errors="surrogateescape") as stream:
-            return stream.read().rstrip("\0").split("\0")
 
 
 class DaemonSettings:
@@ -308,7 +168,7 @@ class DaemonSettings:
         self.allow_disruption = params["allow_disruption"]
         self.timeout = params["timeout"]
         self.old = {}
-        self.daemon = Daemon(params["socket"], params["timeout"])
+        self.daemon = _dockerd.Daemon(params["socket"], params["timeout"])
         self.path = os.path.realpath(
             params["path"] or self.daemon.argument("--config-file") or "/etc/docker/daemon.json"
         )
@@ -426,7 +286,7 @@ class DaemonSettings:
             if keys:
                 raise _docker_daemon.DaemonConfigError(
                     "Docker answers on this host, but no process of it is known (%s): change its settings where it runs"
-                    % " and ".join(PID_FILES)
+                    % " and ".join(_dockerd.PID_FILES)
                 )
             return "nothing", []
         started = self.daemon.started()

@@ -138,7 +138,6 @@ class _Host:
         return self.found
 
     def _add(self, code, severity, text, remedy, deployment=""):
-        assert code in CODES, code
         finding = {
             "code": code,
             "severity": severity,
@@ -704,7 +703,7 @@ class _Host:
         if quantization and quantization not in _PACKED:
             # It quantizes while it loads: the files do not tell the size in memory.
             return
-        packed = quantization in _PACKED and quantization or _PACKED_NAME.search(wanted.deployment["model"]["repo_id"])
+        packed = quantization or _PACKED_NAME.search(wanted.deployment["model"]["repo_id"])
         # Weights of 32 bits are halved while they are loaded, and their files do not tell so.
         surely = bool(packed) or size / 2 > room
         self._add(

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.llmops.vllm.plugins.module_utils import _docker_daemon
+from ansible_collections.llmops.vllm.plugins.module_utils import _docker_daemon, _dockerd
 from ansible_collections.llmops.vllm.plugins.modules import docker_daemon
 
 NVIDIA = {"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}
@@ -133,7 +133,7 @@ def test_a_diff_shows_no_password() -> None:
     assert "https://m" in shown
 
 
-class Docker(docker_daemon.Daemon):
+class Docker(_dockerd.Daemon):
     """A daemon that runs since a time, with containers, and does as it is told."""
 
     live = False
@@ -207,7 +207,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Docker]:
         begun = time.time() - 1000
 
     (tmp_path / "bin").mkdir()
-    monkeypatch.setattr(docker_daemon, "Daemon", Fresh)
+    monkeypatch.setattr(_dockerd, "Daemon", Fresh)
     monkeypatch.setattr(docker_daemon, "RECORD", str(tmp_path / "state" / "record.json"))
     monkeypatch.setattr(docker_daemon, "LOCK", str(tmp_path / "lock"))
     monkeypatch.setattr(docker_daemon, "SEARCH_PATH", str(tmp_path / "bin"))

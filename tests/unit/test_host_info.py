@@ -71,7 +71,10 @@ TCP_HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when r
 
 
 def listener(address: str, port: int, inode: int, state: str = "0A") -> str:
-    return f"   0: {address}:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1\n"
+    return (
+        f"   0: {address}:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0   "
+        f"     0 {inode} 1\n"
+    )
 
 
 # 127.0.0.1, 0.0.0.0 and ::1 in the order of a little-endian CPU, as on both architectures.
@@ -140,26 +143,48 @@ def look(machine: Machine, run_module: Any) -> Callable[..., dict[str, Any]]:
 
 
 INFO = {
-    "Driver": "overlay2", "DriverStatus": [["Backing Filesystem", "extfs"]], "DockerRootDir": "/var/lib/docker", "LiveRestoreEnabled": True,
-    "CgroupDriver": "systemd", "Runtimes": {"runc": {}, "nvidia": {}}, "DefaultRuntime": "runc", "CDISpecDirs": ["/etc/cdi"],
+    "Driver": "overlay2",
+    "DriverStatus": [["Backing Filesystem", "extfs"]],
+    "DockerRootDir": "/var/lib/docker",
+    "LiveRestoreEnabled": True,
+    "CgroupDriver": "systemd",
+    "Runtimes": {"runc": {}, "nvidia": {}},
+    "DefaultRuntime": "runc",
+    "CDISpecDirs": ["/etc/cdi"],
     "RegistryConfig": {
         "Mirrors": ["https://user:geheim@mirror.example.com/"],
         "IndexConfigs": {"docker.io": {"Secure": True}, "registry.lan:5000": {"Secure": False}},
     },
-    "HttpProxy": "http://user:geheim@proxy.example.com:3128", "SecurityOptions": ["name=seccomp,profile=builtin"],
-}  # fmt: skip
+    "HttpProxy": "http://user:geheim@proxy.example.com:3128",
+    "SecurityOptions": ["name=seccomp,profile=builtin"],
+}
 CONTAINERS = [
     {
-        "Id": CONTAINER, "Names": ["/vllm"], "Labels": {"llmops.vllm.deployment": "karakuri-70b", "secret": "geheim"},
-        "Ports": [{"IP": "127.0.0.1", "PrivatePort": 30080, "PublicPort": 30080, "Type": "tcp"}, {"PrivatePort": 8000, "Type": "tcp"}, {"IP": "::", "PublicPort": 53, "Type": "udp"}],
+        "Id": CONTAINER,
+        "Names": ["/vllm"],
+        "Labels": {"llmops.vllm.deployment": "karakuri-70b", "secret": "geheim"},
+        "Ports": [
+            {"IP": "127.0.0.1", "PrivatePort": 30080, "PublicPort": 30080, "Type": "tcp"},
+            {"PrivatePort": 8000, "Type": "tcp"},
+            {"IP": "::", "PublicPort": 53, "Type": "udp"},
+        ],
     },
-]  # fmt: skip
+]
 IMAGES = {
     IMAGE: {
-        "Id": "sha256:1", "Size": 28, "RepoTags": [IMAGE],
-        "Config": {"Env": ["PATH=/bin", "CUDA_VERSION=13.0.3", "NVIDIA_REQUIRE_CUDA=cuda>=13.0 brand=tesla,driver>=535", "HF_TOKEN=geheim"]},
+        "Id": "sha256:1",
+        "Size": 28,
+        "RepoTags": [IMAGE],
+        "Config": {
+            "Env": [
+                "PATH=/bin",
+                "CUDA_VERSION=13.0.3",
+                "NVIDIA_REQUIRE_CUDA=cuda>=13.0 brand=tesla,driver>=535",
+                "HF_TOKEN=geheim",
+            ]
+        },
     }
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -194,19 +219,27 @@ def docker(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     path = tmp_path / "docker.sock"
     monkeypatch.setattr(vllm_host_info.HostInfo, "docker_socket", str(path))
-    with Server(str(path), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield answers
-        server.shutdown()
+    server = Server(str(path), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield answers
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_fresh_host(look: Any, machine: Machine, tmp_path: Path) -> None:
     result = look(ports=[30080], images=[IMAGE])
     kernel = os.uname()
     assert {**result["system"], "python": ""} == {
-        "platform": "Linux", "id": "debian", "id_like": [], "version_id": "12", "name": "Debian GNU/Linux 12 (bookworm)",
-        "kernel": kernel.release, "architecture": kernel.machine, "service_manager": "systemd", "python": "",
-    }  # fmt: skip
+        "platform": "Linux",
+        "id": "debian",
+        "id_like": [],
+        "version_id": "12",
+        "name": "Debian GNU/Linux 12 (bookworm)",
+        "kernel": kernel.release,
+        "architecture": kernel.machine,
+        "service_manager": "systemd",
+        "python": "",
+    }
     assert re.match(r"3\.\d+\.\d+", result["system"]["python"])
     assert result["memory"] == {"total": 16 * 2**20, "available": 8 * 2**20}
     assert result["shm"]["total"] >= result["shm"]["free"] > 0
@@ -307,14 +340,40 @@ def test_a_published_port_without_a_process(look: Any, docker: dict[str, Any]) -
 def test_docker(look: Any, docker: dict[str, Any]) -> None:
     result = look(images=[IMAGE, "missing:1"])
     assert result["docker"] == {
-        "installed": True, "answers": True, "error": "", "version": "29.1.3", "api_version": "1.52", "storage_driver": "overlay2",
-        "root_dir": "/var/lib/docker", "image_dir": "/var/lib/docker", "live_restore": True, "cgroup_driver": "systemd",
-        "runtimes": ["nvidia", "runc"], "default_runtime": "runc", "cdi_spec_dirs": ["/etc/cdi"],
-        "registry_mirrors": ["https://mirror.example.com/"], "insecure_registries": ["registry.lan:5000"], "proxies": True,
-        "security_options": ["name=seccomp,profile=builtin"], "rootless": False,
-        "images": {IMAGE: {"id": "sha256:1", "size": 28, "environment": {"CUDA_VERSION": "13.0.3", "NVIDIA_REQUIRE_CUDA": "cuda>=13.0 brand=tesla,driver>=535"}}},
-        "containers": [{"id": CONTAINER, "name": "vllm", "labels": {"llmops.vllm.deployment": "karakuri-70b"}, "ports": [{"address": "127.0.0.1", "port": 30080}]}],
-    }  # fmt: skip
+        "installed": True,
+        "answers": True,
+        "error": "",
+        "version": "29.1.3",
+        "api_version": "1.52",
+        "storage_driver": "overlay2",
+        "root_dir": "/var/lib/docker",
+        "image_dir": "/var/lib/docker",
+        "live_restore": True,
+        "cgroup_driver": "systemd",
+        "runtimes": ["nvidia", "runc"],
+        "default_runtime": "runc",
+        "cdi_spec_dirs": ["/etc/cdi"],
+        "registry_mirrors": ["https://mirror.example.com/"],
+        "insecure_registries": ["registry.lan:5000"],
+        "proxies": True,
+        "security_options": ["name=seccomp,profile=builtin"],
+        "rootless": False,
+        "images": {
+            IMAGE: {
+                "id": "sha256:1",
+                "size": 28,
+                "environment": {"CUDA_VERSION": "13.0.3", "NVIDIA_REQUIRE_CUDA": "cuda>=13.0 brand=tesla,driver>=535"},
+            }
+        },
+        "containers": [
+            {
+                "id": CONTAINER,
+                "name": "vllm",
+                "labels": {"llmops.vllm.deployment": "karakuri-70b"},
+                "ports": [{"address": "127.0.0.1", "port": 30080}],
+            }
+        ],
+    }
     assert "geheim" not in result["output"]
 
 
@@ -436,9 +495,29 @@ def test_a_connection_that_ends(look: Any, serve: Any) -> None:
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-keyout",
+            key,
+            "-out",
+            cert,
+            "-days",
+            "2",
+            "-subj",
+            "/CN=registry",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ],
+        check=True,
+        capture_output=True,
+    )
     return key, cert
 
 
@@ -476,8 +555,13 @@ def test_registries_of_images_that_are_missing(look: Any, docker: dict[str, Any]
     images = [IMAGE, f"{place}/llm/vllm:1", f"{place}/llm/vllm:2"]
     (found,) = look(images=images, pull=True)["registries"]
     assert {**found, "seconds": 0} == {
-        "registry": place, "url": f"http://{place}/v2/", "status": 401, "seconds": 0, "error": "", "images": images[1:],
-    }  # fmt: skip
+        "registry": place,
+        "url": f"http://{place}/v2/",
+        "status": 401,
+        "seconds": 0,
+        "error": "",
+        "images": images[1:],
+    }
     assert look(images=images)["registries"] == []
 
 
@@ -502,9 +586,18 @@ def test_a_model(look: Any, served: hub.Hub) -> None:
     (found,) = look(endpoint=served.url, models=[model()])["models"]
     commit = served.revisions(REPOSITORY)["main"].commit
     assert found == {
-        "repo_id": REPOSITORY, "revision": "main", "commit": commit, "folder": "", "there": False, "status": 200, "error": "", "refusal": "",
-        "files": {path: len(content) for path, content in FILES.items()}, "present": [], "staged": 0,
-    }  # fmt: skip
+        "repo_id": REPOSITORY,
+        "revision": "main",
+        "commit": commit,
+        "folder": "",
+        "there": False,
+        "status": 200,
+        "error": "",
+        "refusal": "",
+        "files": {path: len(content) for path, content in FILES.items()},
+        "present": [],
+        "staged": 0,
+    }
     assert served.requests == [f"GET /api/models/{REPOSITORY}/revision/main"]
 
 
@@ -518,9 +611,14 @@ def test_a_commit_is_asked_for_where_it_is_known(look: Any, served: hub.Hub) -> 
 def snapshot(machine: Machine, commit: str, files: dict[str, bytes], left_out: tuple[str, ...] = ()) -> str:
     """A snapshot as hf_snapshot leaves it; returns its folder below that of the models."""
     entries = [
-        _snapshot.HubFile(name, len(content), hashlib.sha256(content).hexdigest() if name.endswith("safetensors") else None, hub.git_blob_id(content))
+        _snapshot.HubFile(
+            name,
+            len(content),
+            hashlib.sha256(content).hexdigest() if name.endswith("safetensors") else None,
+            hub.git_blob_id(content),
+        )
         for name, content in files.items()
-    ]  # fmt: skip
+    ]
     kept = [entry for entry in entries if entry.path not in left_out]
     notes = _snapshot.manifest(
         REPOSITORY, "model", commit, "x", kept, [e for e in entries if e not in kept], "sha256", 0

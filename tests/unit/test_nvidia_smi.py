@@ -186,7 +186,9 @@ def test_mig_that_waits_for_a_reset() -> None:
 
 
 def test_both_forms_of_mig_uuids() -> None:
-    ((gpu, devices),) = _nvidia_smi.parse_list(read("460_a100.list.txt")).items()
+    found = _nvidia_smi.parse_list(read("460_a100.list.txt"))
+    assert len(found) == 1
+    gpu, devices = found.popitem()
     assert devices == {
         0: ("4g.20gb", f"MIG-{gpu}/2/0"),
         1: ("1c.2g.10gb", f"MIG-{gpu}/3/0"),

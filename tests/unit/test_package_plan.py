@@ -22,8 +22,11 @@ FULL = "5:26.1.1-1~debian.12~bookworm"
 NEWEST = "5:26.1.10-1~debian.12~bookworm"
 
 
-def wanted(version: str, installed: list[str] | None = None, names: list[str] = NAMES) -> dict[str, str]:
-    found = plan(names, installed or [], MADISON, ["docker-ce"], version)
+def wanted(
+    version: str,
+    installed: list[str] | None = None,
+) -> dict[str, str]:
+    found = plan(NAMES, installed or [], MADISON, ["docker-ce"], version)
     return {package["name"]: package["wanted"] for package in found}
 
 

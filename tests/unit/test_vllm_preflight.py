@@ -1,7 +1,5 @@
 """The action vllm_preflight, run by Ansible on the controller: what it returns, shows, writes and refuses."""
 
-# ruff: noqa: E501 (sentences, each as it is shown)
-
 from __future__ import annotations
 
 import json
@@ -61,8 +59,12 @@ def run(shown: list[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
 
 def test_hosts_in_order(run: Any, shown: list[str]) -> None:
     assert run({"gpu1": seen(), "gpu2": seen()}) == {
-        "changed": False, "findings": [], "errors": 0, "warnings_count": 0, "msg": "nothing stands in the way on 2 hosts",
-    }  # fmt: skip
+        "changed": False,
+        "findings": [],
+        "errors": 0,
+        "warnings_count": 0,
+        "msg": "nothing stands in the way on 2 hosts",
+    }
     assert shown == []
 
 
@@ -74,14 +76,21 @@ def test_all_problems_of_all_hosts_at_once(run: Any, shown: list[str]) -> None:
     assert (result["errors"], result["warnings_count"]) == (3, 1)
     assert result["msg"].splitlines() == [
         "3 problems on 2 hosts:",
-        "- gpu1, llama: GPU 0 has 4.0 of 24.0 GiB free and gpu_memory_utilization 0.92 needs 22.1: stop what holds the rest (python3, pid 4711 with 20.0 GiB), or set gpu_memory_utilization to 0.16 or less",
+        (
+            "- gpu1, llama: GPU 0 has 4.0 of 24.0 GiB free and gpu_memory_utilization 0.92 needs 22.1: stop "
+            "what holds the rest (python3, pid 4711 with 20.0 GiB), or set gpu_memory_utilization to 0.16 or "
+            "less"
+        ),
         f"- gpu1, llama: {NGINX}",
         f"- gpu3, llama: {NGINX}",
     ]
     assert shown == [f"  [gpu1] warning: {NO_SYSTEMD}"]
     assert [(one["host"], one["code"]) for one in result["findings"]] == [
-        ("gpu1", "gpu_memory_taken"), ("gpu1", "port_taken"), ("gpu1", "no_service_manager"), ("gpu3", "port_taken"),
-    ]  # fmt: skip
+        ("gpu1", "gpu_memory_taken"),
+        ("gpu1", "port_taken"),
+        ("gpu1", "no_service_manager"),
+        ("gpu3", "port_taken"),
+    ]
 
 
 def test_warnings_stop_nothing(run: Any, shown: list[str]) -> None:

@@ -985,7 +985,7 @@ BROKEN: dict[str, tuple[Any, ...]] = {
         ),
     ),
     "no room for the image": (
-        lambda: a100x8(),
+        a100x8,
         lambda h: h.update(
             filesystems=[disk("/var/lib/docker", 20), disk("/home/llm/vllm/model", 500, "/dev/sdb1", "/home")]
         ),
@@ -996,7 +996,7 @@ BROKEN: dict[str, tuple[Any, ...]] = {
         "/ has 20.0 GB free and images need 30.0 GB: free 10.0 GB there, or use another disk",
     ),
     "no room for the snapshot": (
-        lambda: a100x8(),
+        a100x8,
         lambda h: h.update(
             filesystems=[disk("/var/lib/docker", 50), disk("/home/llm/vllm/model", 30, "/dev/sdb1", "/home")]
         ),

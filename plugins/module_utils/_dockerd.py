@@ -60,8 +60,11 @@ class Daemon:
 
     def running(self):
         """Return the containers that run, by name."""
-        found = self.ask("/containers/json") or []
-        return {container["Names"][0].lstrip("/"): container["Id"] for container in found}
+        found = self.ask("/containers/json")
+        if found is None:
+            # As if nothing ran would be a way to a restart under what serves.
+            raise OSError("Docker does not tell which containers run: see its log, and run again")
+        return {(each.get("Names") or [each["Id"]])[0].lstrip("/"): each["Id"] for each in found}
 
     def started(self):
         """Return when it was started, seconds of the clock."""
@@ -82,6 +85,8 @@ class Daemon:
 
     def reload(self):
         """Let it read its file again."""
+        # It is another process after a restart.
+        self.pid = self._pid() or self.pid
         os.kill(self.pid, signal.SIGHUP)
 
     def restart(self):
@@ -155,3 +160,16 @@ class Daemon:
         """Return a list that the kernel keeps of its process."""
         with open("/proc/%d/%s" % (self.pid, name), encoding="utf-8", errors="surrogateescape") as stream:
             return stream.read().rstrip("\0").split("\0")
+
+
+def orphans():
+    """Return how many containers of a Docker that does not answer live on."""
+    count = 0
+    for name in os.listdir("/proc"):
+        try:
+            with open("/proc/%s/cmdline" % name, "rb") as stream:
+                arguments = stream.read().split(b"\0")
+        except OSError:
+            continue
+        count += b"containerd-shim" in arguments[0] and b"moby" in arguments
+    return count

@@ -153,6 +153,7 @@ LOCK = "/run/llmops-vllm-docker_daemon.lock"
 # Where systemd lets a service look for programs.
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 RELOAD_TIMEOUT = 15
+RELOAD_PAUSE = 1
 
 
 class DaemonSettings:
@@ -183,7 +184,7 @@ class DaemonSettings:
         keys = _docker_daemon.changed_keys(before, after)
         self._look_for(record)
         how, reasons = self._how(before, after, record)
-        running = self.daemon.running() if self.daemon.info else {}
+        running = self.daemon.running() if self.daemon.info else self._orphans()
         result = {
             "changed": bool(keys) or how in ("reload", "restart"),
             "path": self.path,
@@ -204,20 +205,30 @@ class DaemonSettings:
             }
             self._validate(_docker_daemon.render(after))
         if self.module.check_mode:
+            if how in ("reload", "restart"):
+                result["live_restore"] = bool(after.get("live-restore"))
             return result
-        record["owners"][self.owner] = ours
-        if not ours:
-            del record["owners"][self.owner]
+        # Until it is done, what is no longer wanted is still the owner's as well.
+        mine = {tuple(item["path"]) for item in ours}
+        old = [item for item in record["owners"].get(self.owner, []) if tuple(item["path"]) not in mine]
+        record["owners"][self.owner] = ours + old
         # Before the file: a run that is killed behind it has still something to take over.
         if keys:
-            record["pending"] = {"how": how, "since": time.time()}
+            left = record.get("pending", {}).get("how", "nothing")
+            least = max(_docker_daemon.how_to_apply(before, after), left, key=_docker_daemon.HOW.index)
+            record["pending"] = {"how": least, "since": time.time()}
         self._keep(record)
         if keys:
             if text:
                 result["backup_file"] = self.module.backup_local(self.path)
             self._write(new)
         self._apply(how, reasons, before, after, text, running)
-        record.pop("pending", None)
+        record["owners"][self.owner] = ours
+        if not ours:
+            del record["owners"][self.owner]
+        # A daemon that does not answer may have read the file as it was: its start tells.
+        if how != "next start":
+            record.pop("pending", None)
         self._keep(record)
         result["live_restore"] = bool((self.daemon.ask("/info") or {}).get("LiveRestoreEnabled"))
         return result
@@ -302,12 +313,21 @@ class DaemonSettings:
             how = "restart"
         return how, reasons
 
+    def _orphans(self):
+        count = _dockerd.orphans()
+        return {"containers that outlived Docker (%d)" % count: ""} if count else {}
+
     def _refuse(self, after, keys, how, reasons, running):
         info = self.daemon.info or {}
         swarm = (info.get("Swarm") or {}).get("LocalNodeState", "inactive")
         if after.get("live-restore") and swarm != "inactive":
             raise _docker_daemon.DaemonConfigError(
                 "Docker is part of a swarm, and would not start with live-restore: turn live-restore off for this host"
+            )
+        if how == "next start" and running and not after.get("live-restore") and not self.allow_disruption:
+            raise _docker_daemon.DaemonConfigError(
+                "Docker does not answer, and %s would end with its next start: start it as it is first, or allow the "
+                "disruption" % ", ".join(running)
             )
         if how != "restart":
             return
@@ -376,32 +396,42 @@ class DaemonSettings:
         self.module.atomic_move(new, self.path)
 
     def _apply(self, how, reasons, before, after, text, running):
-        survive = bool(after.get("live-restore"))
+        survive = bool(running and after.get("live-restore"))
         # Before a restart as well: it is what the daemon has in mind when it ends that decides about its containers.
-        if how == "reload" or (how == "restart" and running and survive):
-            for_reload = _docker_daemon.for_reload(before, after)
-            if for_reload != after:
-                self._write(_docker_daemon.render(for_reload))
-            self.daemon.reload()
-            if not self._has_taken_over(after):
-                self._restore(before, text)
-                self.daemon.reload()
-                raise _docker_daemon.DaemonConfigError(
-                    "Docker did not take the settings over (%s): %s is as it was; its log tells why%s"
-                    % ("; ".join(reasons), self.path, self._words())
-                )
-            if for_reload != after:
-                self._write(_docker_daemon.render(after) if after else "")
+        if (how == "reload" or (how == "restart" and survive)) and not self._reload(before, after):
+            self._restore(before, after, text)
+            raise _docker_daemon.DaemonConfigError(
+                "Docker did not take the settings over (%s): %s is as it was; its log tells why%s"
+                % ("; ".join(reasons), self.path, self._words())
+            )
         if how == "restart":
             if not self.daemon.restart():
                 words = self._words()
-                self._restore(before, text)
+                # One that starts without live-restore ends what it finds alive.
+                self._write(_docker_daemon.render({**before, "live-restore": True}) if survive else text)
                 back = self.daemon.restart()
+                self._restore(before, {**before, "live-restore": True} if survive else before, text)
+                if back:
+                    self._start_again(running)
                 raise _docker_daemon.DaemonConfigError(
                     "Docker did not start with the new settings%s; %s is as it was, and Docker %s"
                     % (words, self.path, "runs again" if back else "does not start with that either")
                 )
             self._start_again(running)
+
+    def _reload(self, before, after):
+        """Have the daemon read the file again; return whether it has taken over what can be seen from outside."""
+        for_reload = _docker_daemon.for_reload(before, after)
+        if for_reload == after:
+            self.daemon.reload()
+            return self._has_taken_over(after)
+        self._write(_docker_daemon.render(for_reload))
+        self.daemon.reload()
+        taken = self._has_taken_over(after)
+        # Not all of it can be seen, and the daemon shall have read the file before it is another one.
+        time.sleep(RELOAD_PAUSE)
+        self._write(_docker_daemon.render(after) if after else "")
+        return taken
 
     def _has_taken_over(self, after):
         """Whether a reloaded daemon shows what can be seen from outside."""
@@ -417,7 +447,10 @@ class DaemonSettings:
             time.sleep(0.2)
         return False
 
-    def _restore(self, before, text):
+    def _restore(self, before, after, text):
+        """Put the old file and the old record back, in the place of a document that the daemon may have read."""
+        if before != after and self.daemon.ask("/info"):
+            self._reload(after, before)
         self._write(text)
         self.old.pop("pending", None)
         self._keep(self.old)

@@ -13,7 +13,7 @@ import re
 from ansible.errors import AnsibleError
 from ansible.parsing.vault import EncryptedString, VaultHelper
 
-from ansible_collections.llmops.vllm.plugins.plugin_utils.variables import PUBLISHED
+from ansible_collections.llmops.vllm.plugins.plugin_utils.variables import LOCK_VARIABLE, PUBLISHED
 
 try:
     from ansible._internal._datatag._tags import Origin
@@ -55,7 +55,7 @@ def variable_problems(raw, known, ours, extra=()):
     judged = {}
     for host, variables in raw.items():
         for name, value in variables.items():
-            if not name.startswith(ours) or name in PUBLISHED:
+            if not name.startswith(ours) or name in PUBLISHED or name == LOCK_VARIABLE:
                 continue
             if name not in known:
                 unknown.setdefault(name, []).append(host)

@@ -19,6 +19,7 @@ import tempfile
 import yaml
 
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import COMMIT
+from ansible_collections.llmops.vllm.plugins.plugin_utils.variables import LOCK_VARIABLE
 
 HEADER = """\
 ---
@@ -43,7 +44,7 @@ def read_lock(path):
     try:
         with open(path, encoding="utf-8") as stream:
             document = yaml.safe_load(stream) or {}
-        lock = document["all"]["vars"]["vllm_lock"] if document else {}
+        lock = document["all"]["vars"][LOCK_VARIABLE] if document else {}
         for part, pins in lock.items():
             form = PINS[part]
             for meanings in pins.values():
@@ -72,7 +73,7 @@ def merge(lock, resolved):
 def render(lock):
     """Return the text of a lock file."""
     parts = {part: pins for part, pins in lock.items() if pins or part == "snapshots"}
-    return HEADER + yaml.safe_dump({"all": {"vars": {"vllm_lock": parts}}}, sort_keys=True)
+    return HEADER + yaml.safe_dump({"all": {"vars": {LOCK_VARIABLE: parts}}}, sort_keys=True)
 
 
 def write_lock(path, lock):

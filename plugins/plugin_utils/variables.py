@@ -55,6 +55,10 @@ PUBLISHED = frozenset(
 )
 
 
+# What the lock file, which stands in the inventory's own folder, gives to all hosts.
+LOCK_VARIABLE = "vllm_lock"
+
+
 def role_names(roles=ROLES):
     """Return the names of the roles of the collection."""
     return sorted(name for name in os.listdir(roles) if os.path.isdir(os.path.join(roles, name)))

@@ -212,6 +212,8 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Docker]:
     monkeypatch.setattr(docker_daemon, "LOCK", str(tmp_path / "lock"))
     monkeypatch.setattr(docker_daemon, "SEARCH_PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(docker_daemon, "RELOAD_TIMEOUT", 0.3)
+    monkeypatch.setattr(docker_daemon, "RELOAD_PAUSE", 0)
+    monkeypatch.setattr(_dockerd, "orphans", lambda: 0)
     return Fresh
 
 
@@ -344,6 +346,73 @@ def test_a_docker_that_does_not_start_gets_its_file_back(run: Any, docker: type[
     # Nothing is left of it, and what the owner had set before is still its own.
     run(state="absent")
     assert docker.read() == MINE
+
+
+def test_a_docker_that_gets_its_file_back_ends_nobody(run: Any, docker: type[Docker], monkeypatch: Any) -> None:
+    write(docker, json.dumps(MINE))
+    docker.containers = {"karakuri-70b": "a1"}
+    docker.starts = [False, True]
+    alive: list[bool] = []
+
+    def restart(self: Docker) -> bool:
+        # One that starts without live-restore ends what it finds alive.
+        alive.append(self.read().get("live-restore", False))
+        return Docker.restart(self)
+
+    monkeypatch.setattr(docker, "restart", restart)
+    assert "Docker runs again" in run({"live-restore": True, "storage-driver": "nonsense"})["msg"]
+    assert alive == [True, True]
+    assert docker.read() == MINE
+    assert not docker.live
+
+
+def test_a_docker_that_does_not_tell_what_runs_is_not_restarted(
+    run: Any, docker: type[Docker], monkeypatch: Any
+) -> None:
+    ask = docker.ask
+    monkeypatch.setattr(
+        docker, "ask", lambda self, path, method="GET": None if "containers" in path else ask(self, path)
+    )
+    assert "Docker does not tell which containers run" in run({"log-opts": {"max-size": "1m"}})["msg"]
+    assert not docker.file.exists()
+
+
+def test_containers_that_outlived_docker(run: Any, docker: type[Docker], monkeypatch: Any) -> None:
+    write(docker, json.dumps({"live-restore": True}))
+    docker.here = False
+    monkeypatch.setattr(_dockerd, "orphans", lambda: 2)
+    assert run({"log-opts": {"max-size": "1m"}})["running"] == ["containers that outlived Docker (2)"]
+    write(docker, "{}")
+    assert run({"log-opts": {"max-size": "2m"}})["msg"] == (
+        "Docker does not answer, and containers that outlived Docker (2) would end with its next start: start it as it "
+        "is first, or allow the disruption"
+    )
+
+
+def test_a_run_killed_before_the_file_forgets_nothing(run: Any, docker: type[Docker], monkeypatch: Any) -> None:
+    write(docker, json.dumps({"max-concurrent-downloads": 2}))
+    run({"max-concurrent-downloads": 5})
+
+    def killed(self: Any, text: str) -> None:
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patch, pytest.raises((SystemExit, json.JSONDecodeError)):
+        patch.setattr(docker_daemon.DaemonSettings, "_write", killed)
+        run(state="absent")
+    assert docker.read() == {"max-concurrent-downloads": 5}
+    run(state="absent")
+    assert docker.read() == {"max-concurrent-downloads": 2}
+
+
+def test_a_run_killed_without_docker_is_taken_over_by_the_next(
+    run: Any, docker: type[Docker], monkeypatch: Any
+) -> None:
+    docker.here = False
+    run({"log-opts": {"max-size": "1m"}})
+    # It answers again, and had read its file before.
+    docker.here, docker.begun = True, time.time() - 1000
+    assert run({"log-opts": {"max-size": "1m"}})["applied"] == "restart"
+    assert not run({"log-opts": {"max-size": "1m"}})["changed"]
 
 
 def test_a_reload_that_is_not_taken_over_is_undone(run: Any, docker: type[Docker], monkeypatch: Any) -> None:

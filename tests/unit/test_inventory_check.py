@@ -22,6 +22,7 @@ from ansible.vars.manager import VariableManager
 from ansible_collections.llmops.vllm.plugins.action import vllm_catalogue
 from ansible_collections.llmops.vllm.plugins.lookup.chat_template import LookupModule as ChatTemplate
 from ansible_collections.llmops.vllm.plugins.plugin_utils.inventory_check import hosts_text
+from ansible_collections.llmops.vllm.plugins.plugin_utils.lock import write_lock
 
 PROJECT = Path(__file__).resolve().parents[2]
 SECRET = VaultSecret(b"a password")
@@ -389,6 +390,13 @@ def test_the_inventories_of_the_project_are_clean(read: Read, path: str) -> None
             # Those of roles have no catalogue, and that is all.
             assert path == "molecule", error
             assert str(error).startswith("1 problem in the inventory:\n- vllm_deployments is missing"), error
+
+
+def test_the_lock_file_beside_the_inventory_is_no_variable_of_the_users(read: Read, tmp_path: Path) -> None:
+    inventory = write(tmp_path, with_variables())
+    lock = {"snapshots": {"org/name": {"main": "9" * 40}}, "sources": {}, "images": {}}
+    write_lock(str(inventory / "vllm.lock.yml"), lock)
+    assert "warnings" not in read(inventory)
 
 
 def test_a_name_like_none_of_ours_is_a_warning(read: Read, tmp_path: Path) -> None:

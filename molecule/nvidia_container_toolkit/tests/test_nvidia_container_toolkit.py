@@ -35,6 +35,10 @@ def test_the_source_is_trusted_by_its_own_key_alone(host):
     assert "URIs: http://127.0.0.1:8090/stable/deb/amd64\n" in source
     assert "Signed-By: /etc/apt/keyrings/nvidia_container_toolkit.asc\n" in source
     assert not host.file("/etc/apt/sources.list.d/nvidia-docker.list").exists
+    assert host.file("/etc/apt/sources.list.d/nvidia-docker.list.disabled").exists
+    # A second block is no key to gpg, and would be one to apt.
+    keys = host.file("/etc/apt/keyrings/nvidia_container_toolkit.asc").content_string
+    assert keys.count("-----BEGIN") == 1
 
 
 def test_docker_was_restarted_exactly_once(host):

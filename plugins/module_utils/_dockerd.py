@@ -83,6 +83,10 @@ class Daemon:
                 return self.arguments[number + 1]
         return None
 
+    def is_alive(self):
+        """Whether there is a process of it, answering or not."""
+        return self._pid() is not None
+
     def reload(self):
         """Let it read its file again."""
         # It is another process after a restart.

@@ -226,8 +226,8 @@ class DaemonSettings:
         record["owners"][self.owner] = ours
         if not ours:
             del record["owners"][self.owner]
-        # A daemon that does not answer may have read the file as it was: its start tells.
-        if how != "next start":
+        # A daemon that does not answer yet may have read the file as it was: its start tells.
+        if how != "next start" or not self.daemon.is_alive():
             record.pop("pending", None)
         self._keep(record)
         result["live_restore"] = bool((self.daemon.ask("/info") or {}).get("LiveRestoreEnabled"))

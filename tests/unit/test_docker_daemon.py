@@ -139,6 +139,7 @@ class Docker(_dockerd.Daemon):
     live = False
     swarm = "inactive"
     here = True
+    alive = False
     begun = 0.0
     containers: dict[str, str] = {}
     done: list[str] = []
@@ -179,6 +180,9 @@ class Docker(_dockerd.Daemon):
 
     def is_elsewhere(self) -> bool:
         return False
+
+    def is_alive(self) -> bool:
+        return type(self).alive
 
     def reload(self) -> None:
         type(self).done.append("reload")
@@ -275,6 +279,9 @@ def test_without_docker_the_file_waits_for_it(run: Any, docker: type[Docker]) ->
     assert run({"log-opts": {"max-size": "1m"}})["applied"] == "next start"
     assert docker.read() == {"log-opts": {"max-size": "1m"}}
     assert docker.done == []
+    run(state="absent")
+    assert not os.path.exists(docker_daemon.RECORD)
+    run({"log-opts": {"max-size": "1m"}})
     # It is started after that, so there is nothing left to take over.
     docker.here, docker.begun = True, time.time()
     assert run({"log-opts": {"max-size": "1m"}})["applied"] == "nothing"
@@ -404,10 +411,8 @@ def test_a_run_killed_before_the_file_forgets_nothing(run: Any, docker: type[Doc
     assert docker.read() == {"max-concurrent-downloads": 2}
 
 
-def test_a_run_killed_without_docker_is_taken_over_by_the_next(
-    run: Any, docker: type[Docker], monkeypatch: Any
-) -> None:
-    docker.here = False
+def test_a_docker_that_does_not_answer_yet_is_restarted_by_the_next_run(run: Any, docker: type[Docker]) -> None:
+    docker.here, docker.alive = False, True
     run({"log-opts": {"max-size": "1m"}})
     # It answers again, and had read its file before.
     docker.here, docker.begun = True, time.time() - 1000

@@ -145,7 +145,8 @@ def deployment(**changes):
 REFUSALS = {
     "unknown repository": (
         {"model": {"repo_id": "llmops/no-such-model"}},
-        "llmops/no-such-model on http://127.0.0.1:18765 does not exist, or is private and no token was passed",
+        "llmops/no-such-model on http://127.0.0.1:18765 does not exist, or is private: correct repo_id, or set "
+        "vllm_hub_token to a token that may read it",
     ),
     "unknown revision": (
         {"model": {"repo_id": "llmops/SmolLM2-135M-Instruct-AWQ", "revision": "v9"}},

@@ -450,7 +450,7 @@ class DaemonSettings:
     def _restore(self, before, after, text):
         """Put the old file and the old record back, in the place of a document that the daemon may have read."""
         if before != after and self.daemon.ask("/info"):
-            self._reload(after, before)
+            self._reload(before=after, after=before)
         self._write(text)
         self.old.pop("pending", None)
         self._keep(self.old)

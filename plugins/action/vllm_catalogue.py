@@ -13,6 +13,7 @@ from ansible.utils.vars import load_extra_vars
 from ansible_collections.llmops.vllm.plugins.plugin_utils import chat_template, inventory_check, variables
 from ansible_collections.llmops.vllm.plugins.plugin_utils.catalogue import CatalogueError, read_catalogue, unlocked
 from ansible_collections.llmops.vllm.plugins.plugin_utils.lock import LockError, merge, read_lock, render, write_lock
+from ansible_collections.llmops.vllm.plugins.plugin_utils.network import ADDRESS_VARIABLE, Network
 
 
 class ActionModule(ActionBase):
@@ -39,7 +40,7 @@ class ActionModule(ActionBase):
             before = read_lock(args["lock_file"])
             lock = merge(before, args["resolved"])
             known = {part: {} for part in lock} if args["update"] else lock
-            deployments, warnings = self._checked(args, known["snapshots"], task_vars)
+            deployments, backends, warnings = self._checked(args, known["snapshots"], task_vars)
             if lock != before:
                 result["changed"] = True
                 result["diff"] = {
@@ -57,19 +58,19 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(
                 f"the lock file cannot be used: {error}; set vllm_lock_file to another path"
             ) from None
-        result.update(deployments=deployments, unlocked=unlocked(deployments), lock=known)
+        result.update(deployments=deployments, backends=backends, unlocked=unlocked(deployments), lock=known)
         if warnings:
             result["warnings"] = warnings
         result.setdefault("changed", False)
         return result
 
     def _checked(self, args, locked, task_vars):
-        """Return the completed deployments, and warnings; raise CatalogueError with every problem of the inventory."""
-        deployments, problems, warnings = [], [], []
+        """Return deployments, backends and warnings; raise CatalogueError with every problem of the inventory."""
+        deployments, backends, problems, warnings = [], [], [], []
         try:
-            deployments = read_catalogue(
+            deployments, backends = read_catalogue(
                 args["deployments"],
-                self._hosts_of(task_vars),
+                Network(self._address_of(task_vars), self._hosts_of(task_vars), task_vars["groups"]),
                 locked,
                 args["default_image"],
                 self._check_template,
@@ -87,7 +88,11 @@ class ActionModule(ActionBase):
             problems += found
         if problems:
             raise CatalogueError(problems)
-        return deployments, warnings
+        return deployments, backends, warnings
+
+    def _address_of(self, task_vars):
+        # Of one host its variables are made ready in some milliseconds, so of those alone that are asked for.
+        return lambda host: task_vars["hostvars"][host].get(ADDRESS_VARIABLE)
 
     def _hosts_of(self, task_vars):
         patterns = lookup_loader.get("ansible.builtin.inventory_hostnames", loader=self._loader, templar=self._templar)

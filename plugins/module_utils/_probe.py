@@ -9,6 +9,7 @@ idle (no request is in it).
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import re
 import time
@@ -21,6 +22,8 @@ from ansible_collections.llmops.vllm.plugins.module_utils._openai import Request
 # What a task is asked by.
 TASK_CHECKS = {"generate": "chat", "embed": "embeddings", "score": "score"}
 CHECKS = ("http", "models", "template", "chat", "completion", "embeddings", "score", "metrics", "progress")
+# Checks that ask what users ask.
+_QUESTIONS = ("chat", "completion", "embeddings", "score")
 EXPECTATIONS = ("ready", "live", "idle", "down")
 # Seconds between two looks at the counters.
 _MOVE_INTERVAL = 0.25
@@ -254,7 +257,45 @@ class Probe:
     # What is expected of it.
 
     def _look_ready(self):
-        return self._look_container() or self._run_checks(self._checks()) or self._ready()
+        return self._look_container() or self._run_checks(self._checks()) or self._warm_up() or self._ready()
+
+    def _warm_up(self):
+        """Have it answer warm_up requests at once, as users will ask; return the Look of one that fails, or None."""
+        count = self.wish["warm_up"]
+        asked = [check for check in self._checks() if check in _QUESTIONS]
+        if not count or not asked:
+            return None
+        self.doing = "warming up with %d requests" % count
+        name = self._name()
+        started = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(max_workers=count) as pool:
+            answers = [pool.submit(self._question, asked[-1], name) for dummy in range(count)]
+        for answer in answers:
+            try:
+                answer.result()
+            except RequestFailed as error:
+                self.result["checks"]["warm_up"] = {"ok": False, "status": error.status}
+                return self._judge(asked[-1], error)
+        self.result["checks"]["warm_up"] = {
+            "ok": True,
+            "status": 200,
+            "latency": round(time.monotonic() - started, 4),
+            "requests": count,
+        }
+        return None
+
+    def _question(self, check, name):
+        """Ask what a check asks, and return the answer; safe in a thread of its own."""
+        limit = self.wish["request_timeout"]
+        body = {"model": name, "max_tokens": self.wish["max_tokens"], "temperature": 0}
+        if check == "chat":
+            return self.server.generate(_openai.CHAT, dict(body, messages=_messages(self.wish["prompt"])), limit)
+        if check == "completion":
+            return self.server.generate(_openai.COMPLETIONS, dict(body, prompt=self.wish["prompt"]), limit)
+        if check == "embeddings":
+            return self.server.post("/v1/embeddings", {"model": name, "input": self.wish["prompt"]}, limit)
+        texts = {"text_1": self.wish["prompt"], "text_2": self.wish["prompt"]}
+        return self.server.post("/score", dict(texts, model=name), limit)
 
     def _look_live(self):
         """A server that works is alive, whether or not it has time for the probe."""
@@ -312,7 +353,8 @@ class Probe:
             "stop it all the same, these requests are lost" if stuck else "raise the timeout, or stop it all the same"
         )
         verdict, code = ("hung", "hung") if stuck else ("saturated", "not_idle")
-        return Look(verdict, Diagnosis(code, cause, remedy), doing=self._load())
+        # One that hangs will not become idle.
+        return Look(verdict, Diagnosis(code, cause, remedy), counted=stuck, doing=self._load())
 
     def _look_down(self):
         state = self.container.state() if self.container else None

@@ -81,6 +81,26 @@ deployments:
     - name: karakuri-70b
       hosts: [gpu1]
       port: 30080
+backends:
+  description:
+    - What the load balancers spread requests over, one for each set of served names that the same deployments have.
+    - A server is named after its host and its deployment, and takes at most C(max_requests) at once.
+  returned: success
+  type: list
+  elements: dict
+  version_added: 0.2.0
+  sample:
+    - name: karakuri-70b
+      models: [karakuri-70b]
+      deployment: karakuri-70b
+      tls: false
+      servers:
+        - name: gpu1:karakuri-70b
+          host: gpu1
+          deployment: karakuri-70b
+          address: 192.0.2.11
+          port: 30080
+          max_requests: 256
 unlocked:
   description: Branches and tags whose commit is not known yet.
   returned: success

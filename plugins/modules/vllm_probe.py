@@ -118,6 +118,13 @@ options:
       - Text that the answer has to contain, upper or lower case.
       - That of V(chat), or of V(completion) when V(chat) is not among O(checks).
     type: str
+  warm_up:
+    description:
+      - So many requests at once, like that of the last of O(checks) that asks something, have to be answered as well
+        before the server counts as ready. They make the kernels and fill the caches that users would wait for.
+    type: int
+    default: 0
+    version_added: 0.2.0
   container:
     description:
       - Name of the server's container, to see how far it starts, and why it ended.
@@ -373,6 +380,7 @@ def main():
             prompt=dict(type="str", default=TOUR_GUIDE_QUESTION),
             max_tokens=dict(type="int", default=32, no_log=False),
             expect_text=dict(type="str"),
+            warm_up=dict(type="int", default=0),
             container=dict(type="str"),
             timeout=dict(type="int", default=1800),
             request_timeout=dict(type="int", default=30),

@@ -9,7 +9,6 @@ the value and the way out.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import itertools
 import re
 
@@ -27,6 +26,15 @@ from ansible_collections.llmops.vllm.plugins.module_utils._release import device
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import COMMIT
 from ansible_collections.llmops.vllm.plugins.plugin_utils import chat_template
 from ansible_collections.llmops.vllm.plugins.plugin_utils.inventory_check import hosts_text, shown
+from ansible_collections.llmops.vllm.plugins.plugin_utils.network import (
+    INTERNAL,
+    addresses,
+    allowed,
+    backends,
+    ipv4,
+    is_balanced,
+    reached_at,
+)
 
 # Key -> (types, default). The defaults are those of the role vllm_server (a test compares them);
 # None means that the key is needed or that its default depends on others.
@@ -40,6 +48,7 @@ KEYS = {
     "listen": (str, "127.0.0.1"),
     "api_key": (str, ""),
     "allow_unauthenticated": (bool, False),
+    "allow_from": (list, None),
     "gpus": ((str, int, list), "all"),
     "container_name": (str, None),
     "hostname": (str, None),
@@ -69,8 +78,11 @@ KEYS = {
     "probe_max_tokens": (int, 32),
     "probe_request_timeout": (int, 30),
     "probe_grace": (int, 120),
+    "probe_warm_up": (int, 4),
     "probe_checks": (list, []),
     "probe_expect_text": (str, ""),
+    "min_available": ((str, int), "75%"),
+    "drain_timeout": (int, 600),
 }
 MODEL_KEYS = {
     "repo_id": (str, None),
@@ -88,6 +100,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]+\Z")
 CONTAINER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+\Z")
 API_KEY = re.compile(r"[!-~]+\Z")
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+\Z")
+_AMOUNT = re.compile(r"\d+\Z|(100|\d{1,2})%\Z")
 # No host has more; a count beyond it is a mistake that the host itself finds.
 MOST_GPUS = 64
 
@@ -103,18 +116,20 @@ class CatalogueError(Exception):
         self.problems = problems
 
 
-def read_catalogue(deployments, hosts_of, locked, default_image, check_template=None):
-    """Return the deployments, completed, or raise CatalogueError.
+def read_catalogue(deployments, network, locked, default_image, check_template=None):
+    """Return (the deployments, completed, and the backends of the load balancers), or raise CatalogueError.
 
-    deployments: the list that the user wrote. hosts_of: function from an inventory pattern to a
-    list of host names. locked: the lock file's commits, {repo_id: {revision: commit}}.
+    deployments: the list that the user wrote. network: network.Network, which knows the hosts of a pattern and their
+    addresses. locked: the lock file's commits, {repo_id: {revision: commit}}.
     default_image: the image of deployments that name none. check_template: function that raises
     chat_template.TemplateError for the path of a template that cannot be used; without it no path is looked at.
 
     A completed deployment has all of KEYS but api_key (which must not travel through facts),
     and: hosts (list of names), has_api_key, and for the model and each of snapshots its commit ('' while the
-    revision is not locked) and folder (below the folder for models); and wanted_snapshots (what the role model_snapshot
-    has to bring; without those whose revision is not locked).
+    revision is not locked) and folder (below the folder for models); wanted_snapshots (what the role model_snapshot
+    has to bring; without those whose revision is not locked); and of the network addresses and reached_at ({host: where
+    it listens, and where others reach it}), allowed (networks that may reach it, or None for all) and balanced (whether
+    the load balancers send requests to it).
     """
     if not isinstance(deployments, list):
         raise CatalogueError(
@@ -134,14 +149,19 @@ def read_catalogue(deployments, hosts_of, locked, default_image, check_template=
         found = _key_problems(given, KEYS, where)
         found += _inner_problems(given, where)
         if not found:
-            entry = _complete(given, hosts_of, locked, default_image)
+            entry = _complete(given, network, locked, default_image)
             found = _value_problems(entry, given, where, check_template)
+            found += ["%s: %s" % (where, problem) for problem in _network_problems(entry, network)]
             completed.append(entry)
         problems += found
     problems += _clashes(completed) + _gpu_clashes(completed)
     if problems:
         raise CatalogueError(problems)
-    return completed
+    keys = {given["name"]: given.get("api_key") or "" for given in deployments}
+    spread, problems = backends(completed, keys)
+    if problems:
+        raise CatalogueError(problems)
+    return completed, spread
 
 
 def unlocked(deployments):
@@ -220,7 +240,7 @@ def _type_name(kind):
     return names[kind]
 
 
-def _complete(given, hosts_of, locked, default_image):
+def _complete(given, network, locked, default_image):
     entry = {key: default for key, (dummy, default) in KEYS.items() if key != "api_key"}
     entry.update({key: value for key, value in given.items() if value is not None and key != "api_key"})
     name = entry["name"]
@@ -230,7 +250,7 @@ def _complete(given, hosts_of, locked, default_image):
     entry["hostname"] = entry["hostname"] or entry["container_name"]
     entry["served_model_names"] = entry["served_model_names"] or [name]
     entry["pattern"] = entry["hosts"]
-    entry["hosts"] = hosts_of(entry["hosts"])
+    entry["hosts"] = network.hosts_of(entry["hosts"])
     entry["model"] = _complete_model(given["model"], locked)
     entry["snapshots"] = {key: _complete_model(model, locked) for key, model in entry["snapshots"].items()}
     entry["mounts"] = [{"read_only": True, **mount} for mount in entry["mounts"]]
@@ -278,13 +298,13 @@ def _value_problems(entry, given, where, check_template):
         for check in entry["probe_checks"]
         if check not in CHECKS
     ]
-    listen = _ipv4(entry["listen"])
-    if not listen:
+    listen = ipv4(entry["listen"])
+    if not listen and entry["listen"] != INTERNAL:
         problems.append(
-            "%s: listen is '%s', it takes an IPv4 address of the host: Docker publishes no port on a name"
-            % (where, entry["listen"])
+            "%s: listen is '%s', it takes an IPv4 address of the host, or 'internal' for its vllm_internal_address: "
+            "Docker publishes no port on a name" % (where, entry["listen"])
         )
-    elif not listen.is_loopback and not entry["has_api_key"] and not entry["allow_unauthenticated"]:
+    elif not (listen and listen.is_loopback) and not entry["has_api_key"] and not entry["allow_unauthenticated"]:
         problems.append(
             "%s would listen on %s without an API key: set api_key, listen on 127.0.0.1, or set "
             "allow_unauthenticated if everybody may use it" % (where, entry["listen"])
@@ -366,11 +386,25 @@ def _template_problems(entry, check_template):
     return []
 
 
-def _ipv4(address):
-    try:
-        return ipaddress.IPv4Address(address)
-    except ValueError:
-        return None
+def _network_problems(entry, network):
+    """Complete what has to do with the network, and return its problems."""
+    entry["addresses"], problems = addresses(entry, network)
+    entry["allowed"], found = allowed(entry, network)
+    entry["balanced"] = is_balanced(entry, network)
+    entry["reached_at"] = {}
+    if entry["balanced"] and not problems:
+        entry["reached_at"], wrong = reached_at(entry, network)
+        found += wrong
+    problems += found
+    if not _AMOUNT.match(str(entry["min_available"])):
+        problems.append(
+            "min_available is '%s', it takes a number of hosts, or a part of them such as '75%%'"
+            % entry["min_available"]
+        )
+    for key in ("drain_timeout", "probe_warm_up"):
+        if entry[key] < 0:
+            problems.append("%s is %d, it takes 0 or more" % (key, entry[key]))
+    return problems
 
 
 def _clashes(deployments):

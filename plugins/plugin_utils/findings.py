@@ -849,14 +849,14 @@ class _Host:
 
     def _ports(self):
         for wanted in self.here:
-            listen, port = wanted.deployment["listen"], wanted.deployment["port"]
+            listen, port = wanted.deployment["addresses"][self.name], wanted.deployment["port"]
             addresses = self.seen["addresses"]
             if addresses and listen != "0.0.0.0" and not listen.startswith("127.") and listen not in addresses:
                 self._add(
                     "address_unknown",
                     ERROR,
                     "listen is %s and the host has %s" % (listen, ", ".join(addresses)),
-                    "set listen to one of them",
+                    "set listen (or, for 'internal', vllm_internal_address) to one of them",
                     wanted.name,
                 )
             holder = self.seen["ports"].get(str(port))

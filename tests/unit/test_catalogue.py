@@ -17,15 +17,21 @@ from ansible_collections.llmops.vllm.plugins.plugin_utils.catalogue import (
     read_catalogue,
     unlocked,
 )
+from ansible_collections.llmops.vllm.plugins.plugin_utils.network import Network
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 COMMIT = "944226b32a548845453fd9fb0889d5af1443340c"
 KEY = "sk-Abc123-secret"
+ADDRESSES = {"gpu1": "192.0.2.11", "gpu2": "192.0.2.12", "lb1": "192.0.2.1"}
 HOSTS = {"vllm": ["gpu1", "gpu2"], "first": ["gpu1"], "second": ["gpu2"], "gpu1": ["gpu1"]}
 
 
+def network(**groups: list[str]) -> Network:
+    return Network(ADDRESSES.get, lambda pattern: list({**HOSTS, **groups}.get(pattern, [])), groups)
+
+
 def read(deployments: Any, locked: dict | None = None) -> list[dict]:
-    return read_catalogue(deployments, lambda pattern: list(HOSTS.get(pattern, [])), locked or {}, "image:1")
+    return read_catalogue(deployments, network(), locked or {}, "image:1")[0]
 
 
 def one(**keys: Any) -> dict[str, Any]:
@@ -192,8 +198,8 @@ BROKEN = [
     *[
         (
             [one(listen=listen, api_key=KEY)],
-            f"deployment 'chat': listen is '{listen}', it takes an IPv4 address of the host: "
-            "Docker publishes no port on a name",
+            f"deployment 'chat': listen is '{listen}', it takes an IPv4 address of the host, or "
+            "'internal' for its vllm_internal_address: Docker publishes no port on a name",
         )
         for listen in ("localhost", "gpu1.example.com", "", "1.2.3", "1.2.3.400")
     ],
@@ -302,7 +308,15 @@ def test_a_good_catalogue_has_no_problem(deployments: list[dict]) -> None:
 def test_a_deployment_is_completed() -> None:
     before = copy.deepcopy((KEYS, MODEL_KEYS))
     (entry,) = read([one()])
-    assert set(entry) == set(KEYS) - {"api_key"} | {"has_api_key", "pattern", "wanted_snapshots"}
+    assert set(entry) == set(KEYS) - {"api_key"} | {
+        "has_api_key",
+        "pattern",
+        "wanted_snapshots",
+        "addresses",
+        "reached_at",
+        "allowed",
+        "balanced",
+    }
     assert entry["hosts"] == ["gpu1", "gpu2"]
     assert entry["pattern"] == "vllm"
     assert entry["image"] == "image:1"
@@ -429,10 +443,11 @@ def test_further_models_are_locked_and_brought_like_the_first() -> None:
 
 def test_the_defaults_are_those_of_the_role() -> None:
     defaults = load("vllm_server/defaults/main.yml")
-    no_variable = {"hosts", "model"}
+    # Of the rollout, or of the firewall, and not of the server.
+    no_variable = {"hosts", "model", "allow_from", "min_available", "drain_timeout"}
     # None: needed, or made of other keys, as the role's default is a template or empty.
     by_others = {"name", "container_name", "hostname", "image", "served_model_names"}
-    assert {key for key, (_types, default) in KEYS.items() if default is None} == by_others | {"model"}
+    assert {key for key, (_types, default) in KEYS.items() if default is None} == by_others | {"model", "allow_from"}
     for key, (_types, default) in KEYS.items():
         if key not in no_variable:
             variable = defaults[f"vllm_server_{key}"]

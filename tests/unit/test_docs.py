@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from ansible_collections.llmops.vllm.plugins.plugin_utils.catalogue import KEYS, MODEL_KEYS, read_catalogue
+from ansible_collections.llmops.vllm.plugins.plugin_utils.network import Network
 
 PROJECT = Path(__file__).parents[2]
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -29,7 +30,8 @@ def blocks(language):
 
 
 def complete(deployments):
-    return read_catalogue(deployments, lambda pattern: ["host1"], {}, "image:tag")
+    network = Network({"host1": "192.0.2.1"}.get, lambda pattern: ["host1"], {})
+    return read_catalogue(deployments, network, {}, "image:tag")[0]
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
@@ -65,8 +67,17 @@ def test_the_runbooks_settings_are_kept():
 def test_every_inventory_has_a_catalogue_without_mistakes(inventory):
     hosts = yaml.safe_load((inventory / "hosts.yml").read_text())
     variables = yaml.safe_load((inventory / "group_vars/all.yml").read_text())
-    deployments = read_catalogue(
-        variables["vllm_deployments"], lambda pattern: list(hosts[pattern]["hosts"]), {}, variables["vllm_image_name"]
+    groups = {group: list(entries["hosts"]) for group, entries in hosts.items()}
+    addresses = {
+        host: (of_host or {}).get("vllm_internal_address")
+        for entries in hosts.values()
+        for host, of_host in entries["hosts"].items()
+    }
+    deployments, _backends = read_catalogue(
+        variables["vllm_deployments"],
+        Network(addresses.get, groups.__getitem__, groups),
+        {},
+        variables["vllm_image_name"],
     )
     assert all(deployment["hosts"] for deployment in deployments)
 

@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.llmops.vllm.plugins.plugin_utils import findings as under_test
 from ansible_collections.llmops.vllm.plugins.plugin_utils.catalogue import read_catalogue
 from ansible_collections.llmops.vllm.plugins.plugin_utils.findings import CODES, bytes_of, findings, weights_size
+from ansible_collections.llmops.vllm.plugins.plugin_utils.network import Network
 
 PROJECT = Path(__file__).parents[2]
 GB, GIB = 10**9, 2**30
@@ -214,7 +215,12 @@ def deployment(name: str = "llama", **other: Any) -> dict[str, Any]:
 
 
 def complete(*deployments: dict[str, Any], image: str = IMAGE) -> list[dict[str, Any]]:
-    return read_catalogue(list(deployments), lambda pattern: [HOST], {}, image)
+    return of_hosts([HOST], *deployments, image=image)
+
+
+def of_hosts(hosts: list[str], *deployments: dict[str, Any], image: str = IMAGE) -> list[dict[str, Any]]:
+    network = Network({}.get, lambda pattern: list(hosts), {})
+    return read_catalogue(list(deployments), network, {}, image)[0]
 
 
 TP4 = {"tensor_parallel_size": 4, "quantization": "awq"}
@@ -1081,7 +1087,8 @@ BROKEN: dict[str, tuple[Any, ...]] = {
         {},
         "address_unknown",
         "error",
-        "listen is 192.0.2.12 and the host has 127.0.0.1, 192.0.2.11: set listen to one of them",
+        "listen is 192.0.2.12 and the host has 127.0.0.1, 192.0.2.11: set listen (or, for 'internal', "
+        "vllm_internal_address) to one of them",
     ),
     "no Hub": (
         a100x8,
@@ -1258,16 +1265,13 @@ def test_errors_come_first_and_all_at_once() -> None:
 
 
 def test_a_deployment_of_another_host_is_none_of_its_business() -> None:
-    elsewhere = read_catalogue([deployment(gpus=64)], lambda pattern: ["gpu2"], {}, IMAGE)
+    elsewhere = of_hosts(["gpu2"], deployment(gpus=64))
     assert findings(HOST, elsewhere, rtx4090(), {}) == []
 
 
 def test_the_host_that_brings_images_has_room_for_those_of_all() -> None:
-    elsewhere = read_catalogue(
-        [deployment(image="a:1", gpus=[0]), deployment("other", port=1, image="b:1", gpus=[1])],
-        lambda pattern: ["gpu2"],
-        {},
-        IMAGE,
+    elsewhere = of_hosts(
+        ["gpu2"], deployment(image="a:1", gpus=[0]), deployment("other", port=1, image="b:1", gpus=[1])
     )
     host = changed(
         cpu(), lambda h: h.update(models=[], filesystems=[disk("/var/lib/docker", 50), disk("/home/llm/vllm/model", 1)])

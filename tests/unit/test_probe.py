@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -32,6 +33,7 @@ WISH = {
     "request_timeout": 0.4,
     "interval": 0.01,
     "grace": 0,
+    "warm_up": 0,
     "failures": 2,
 }
 KV_FAILURE = (
@@ -674,3 +676,41 @@ def test_an_engine_that_has_just_died_is_explained_by_its_log(free_port: int) ->
     assert (result["verdict"], result["code"]) == ("failed", "gpu_out_of_memory")
     silent = probe(f"http://127.0.0.1:{free_port}", Box(log_now=died))
     assert (silent["verdict"], silent["code"]) == ("failed", "gpu_out_of_memory")
+
+
+@pytest.mark.parametrize("task", ["generate", "embed", "score"])
+def test_a_warm_up_is_asked_at_once(task: str) -> None:
+    with VllmDouble(names=["tiny"], task=task, token_delay=0.02) as double:
+        result = probe(double.url, task=task, warm_up=3)
+        asked = [path for method, path, _body, _key in double.log if method == "POST"]
+    assert (result["verdict"], result["failed"]) == ("ready", False)
+    assert len(asked) == 4 and len(set(asked)) == 1
+    assert result["checks"]["warm_up"] == {
+        "ok": True,
+        "status": 200,
+        "latency": result["checks"]["warm_up"]["latency"],
+        "requests": 3,
+    }
+
+
+def test_a_server_that_fails_when_it_is_warmed_up_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    with VllmDouble(names=["tiny"]) as double:
+        generate = Server.generate
+        calls = itertools.count()
+
+        def fails_from_the_second_on(self: Server, path: str, body: dict, timeout: float) -> dict:
+            double.faults.http_status = 500 if next(calls) else 0
+            return generate(self, path, body, timeout)
+
+        monkeypatch.setattr(Server, "generate", fails_from_the_second_on)
+        result = probe(double.url, warm_up=2, failures=1)
+    assert result["failed"] and result["verdict"] == "failed"
+    assert result["checks"]["chat"]["ok"] and not result["checks"]["warm_up"]["ok"]
+
+
+def test_one_that_hangs_is_not_waited_for_until_the_end() -> None:
+    with VllmDouble(names=["tiny"]) as double:
+        double.faults.update({"saturate": 2, "hang": True})
+        result = probe(double.url, expect="idle", timeout=600, request_timeout=1, failures=2)
+    assert result["failed"] and result["diagnosis"]["code"] == "hung"
+    assert result["waited"] < 60

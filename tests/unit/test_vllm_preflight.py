@@ -47,8 +47,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def run(shown: list[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     def start(found: dict[str, Any], check_mode: bool = False, **args: Any) -> dict[str, Any]:
-        given = {"deployments": hosts.complete(hosts.deployment()), "hosts": found, **args}
-        given["deployments"] = [{**one, "hosts": list(found)} for one in given["deployments"]]
+        given = {"deployments": hosts.of_hosts(list(found), hosts.deployment()), "hosts": found, **args}
         task = MagicMock(args=given, check_mode=check_mode)
         plugin = vllm_preflight.ActionModule(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
         monkeypatch.setattr(vllm_preflight.ActionBase, "run", lambda self, tmp, task_vars: {})

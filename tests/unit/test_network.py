@@ -174,7 +174,11 @@ def test_deployments_of_one_model_are_alike(first: dict, second: dict, key: str)
             {},
             "min_available is '101%', it takes a number of hosts, or a part of them such as '75%'",
         ),
-        ({"min_available": -1}, {}, "min_available is '-1', it takes a number of hosts, or a part of them such as '75%'"),
+        (
+            {"min_available": -1},
+            {},
+            "min_available is '-1', it takes a number of hosts, or a part of them such as '75%'",
+        ),
         ({"drain_timeout": -1}, {}, "drain_timeout is -1, it takes 0 or more"),
     ],
 )  # fmt: skip

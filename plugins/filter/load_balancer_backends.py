@@ -25,7 +25,9 @@ options:
 """
 
 EXAMPLES = r"""
-load_balancer_backends: "{{ vllm_catalogue.backends | llmops.vllm.load_balancer_backends(vllm_deployments) }}"
+# [{'name': 'chat', 'models': ['chat'], 'tls': False, 'api_key': 'sk-1', 'servers': []}]
+load_balancer_backends: "{{ [{'name': 'chat', 'models': ['chat'], 'tls': false, 'deployment': 'chat', 'servers': []}]
+                            | llmops.vllm.load_balancer_backends([{'name': 'chat', 'api_key': 'sk-1'}]) }}"
 """
 
 RETURN = r"""
@@ -54,5 +56,8 @@ def load_balancer_backends(backends, deployments):
 
 
 class FilterModule:
+    """Filter of the same name."""
+
     def filters(self):
+        """Return the filter by its name."""
         return {"load_balancer_backends": load_balancer_backends}

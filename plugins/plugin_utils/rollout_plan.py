@@ -179,7 +179,7 @@ def _work(deployments, pending, balancer):
             name = deployment["name"]
             if host not in deployment["hosts"] or name not in found:
                 continue
-            what = found[name]
+            what = NOTHING if found[name] == "stuck" else found[name]
             if deployment["balanced"] and balancer.held(_name(host, name)):
                 held.append(_name(host, name))
             elif what == NOTHING and deployment["balanced"] and balancer.drained(_name(host, name)):

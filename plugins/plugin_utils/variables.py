@@ -25,6 +25,8 @@ VARIABLES = {
     "vllm_absent_models": ("bool", "with absent.yml: the weights go as well"),
     "vllm_become": ("bool", "become root on the hosts"),
     # Its own check has better words for what is wrong in it.
+    "vllm_canary_max_error_rate": ("float", "part of the canary's requests that may fail while it is watched"),
+    "vllm_canary_soak": ("int", "seconds for which the first batch of a rollout is watched under load"),
     "vllm_deployments": ("raw", "the catalogue of deployments"),
     "vllm_hub_endpoint": ("str", "the Hub, or a mirror of it"),
     "vllm_hub_max_rate": ("str", "most bytes per second of a host's download"),
@@ -34,10 +36,14 @@ VARIABLES = {
     "vllm_keep_snapshots": ("int", "how many older snapshots of a model stay"),
     "vllm_lock_file": ("path", "the lock file on the controller"),
     "vllm_manage_toolkit": ("bool", "install the NVIDIA Container Toolkit where deployments use GPUs"),
+    "vllm_max_lost": ("int", "how many hosts may be lost before a rollout stops"),
     "vllm_preflight_ignore": ("list", "codes of findings to leave out"),
     "vllm_preflight_image_size": ("float", "gigabytes that an image for CUDA takes once it is unpacked"),
     "vllm_preflight_report": ("path", "a file on the controller for all that the preflight has seen and found"),
     "vllm_prune": ("bool", "remove containers whose deployment is no longer in the catalogue"),
+    "vllm_rollout_batches": ("list", "sizes of a rollout's batches, as numbers of hosts or parts of them"),
+    "vllm_rollout_pause": ("str", "seconds between the batches of a rollout, or confirm to be asked"),
+    "vllm_take_over": ("str", "with rollout.yml and rollback.yml: the owner of a lease that may be ended"),
     "vllm_update": ("bool", "resolve branches and tags anew"),
 }
 
@@ -49,8 +55,11 @@ PUBLISHED = frozenset(
         "vllm_host_python",
         "vllm_image_facts",
         "vllm_image_resolved",
+        "vllm_rollout",
         "vllm_server_changed",
+        "vllm_server_has_fallback",
         "vllm_server_look",
+        "vllm_server_pending",
     )
 )
 

@@ -481,8 +481,9 @@ class Client:
         except Loss as loss:
             request.outcome, request.detail = loss.outcome, str(loss)
         except Ended as end:
-            request.outcome, request.detail = "cut", f"{end}, after {self.came(answer)}"
-            if not self.came(answer):
+            came = self.came(request, answer)
+            request.outcome, request.detail = "cut", f"{end}, after {came}"
+            if not came:
                 number = self.connection.used if self.connection else 0
                 request.outcome, request.detail = "failed", f"{end} without an answer to request {number} on it"
         except TimeoutError:
@@ -499,15 +500,16 @@ class Client:
             if not self.kind.keeps or request.outcome in ("cut", "failed"):
                 self.close()
 
-    def came(self, answer: Answer) -> str:
+    def came(self, request: Request, answer: Answer) -> str:
         """How much of the answer came, or ''."""
-        begun = self.connection is not None and self.connection.first_byte_at is not None
-        return answer.so_far() if begun else ""
+        if self.connection is None or self.connection.first_byte_at is None:
+            return ""
+        return "a part of the head" if request.status is None else answer.so_far()
 
     def note_late(self, request: Request, answer: Answer, late: str) -> None:
         request.outcome, request.detail = "failed", f"no connection {late}"
         if self.connection:
-            came = self.came(answer)
+            came = self.came(request, answer)
             request.detail = f"no whole answer {late}, only {came}" if came else f"no answer {late}"
 
     async def exchange(self, request: Request, answer: Answer) -> None:

@@ -26,6 +26,7 @@ The settings of the class have the names of the options, but for these: `names` 
     --no-system-role            refuse messages of the role system
     --reasoning                 answer with thoughts alone
     --ignores-sampling          answer the same whatever the temperature is
+    --emulate-root NAME         say that it serves this model
     --dead-for S                end so long after the engine has died (2)
 
 Faults to order, as options. All but the first three are attributes of `double.faults` too, and are set while it runs by
@@ -43,6 +44,7 @@ them. Real vLLM has no such path; it wants no key, and no fault hits it:
     --garbage             answer every request with a page of HTML
     --no-tokens           answer without a single token
     --cut-after N         close the connection after so many tokens
+    --fail-after N        answer every question after the first N with 500
 """
 
 from __future__ import annotations
@@ -138,6 +140,7 @@ class Faults:
     garbage: bool = False
     no_tokens: bool = False
     cut_after: int | None = None
+    fail_after: int | None = None
 
     def update(self, changes: Any) -> None:
         """Takes the faults of a JSON document, all or, with a Refusal, none."""
@@ -147,7 +150,7 @@ class Faults:
             if name not in FAULT_TYPES:
                 raise Refusal(f"there is no fault '{name}', only {', '.join(FAULT_TYPES)}")
             accepted = {float: (int, float), int: (int,), bool: (bool,)}[FAULT_TYPES[name]]
-            if type(value) not in accepted and not (value is None and name == "cut_after"):
+            if type(value) not in accepted and not (value is None and name in ("cut_after", "fail_after")):
                 raise Refusal(f"the fault '{name}' is of type {FAULT_TYPES[name].__name__}")
         for name, value in changes.items():
             setattr(self, name, value)
@@ -322,7 +325,12 @@ class Handler(BaseHTTPRequestHandler):
         self.double.log.append((self.command, self.path, body, self.headers.get("Authorization")))
         with self.double.engine.changed:
             self.double.busy += self.command == "POST"
+            self.double.questions += self.path.startswith("/v1/") and self.command == "POST"
+            asked = self.double.questions
         try:
+            fail_after = self.double.faults.fail_after
+            if fail_after is not None and self.command == "POST" and asked > fail_after and "/v1/" in self.path:
+                raise Refusal("a fault on demand", 500, "Fault")
             self.answer(self.path.partition("?")[0], body)
         except Refusal as refusal:
             self.send_json(refusal.document, refusal.status)
@@ -355,7 +363,7 @@ class Handler(BaseHTTPRequestHandler):
             case "GET", "/version":
                 self.send_json({"version": f"{double.version}+double"})
             case "GET", "/v1/models":
-                card = {"object": "model", "root": double.model, "max_model_len": double.max_model_len}
+                card = {"object": "model", "root": double.root or double.model, "max_model_len": double.max_model_len}
                 self.send_json({"object": "list", "data": [{"id": name, **card} for name in double.names]})
             case "GET", "/load":
                 self.send_json({"server_load": double.in_flight})
@@ -599,6 +607,7 @@ class VllmDouble:
     """
 
     model: str = "/models/tiny"
+    root: str = ""
     names: Sequence[str] = ("tiny",)
     host: str = "127.0.0.1"
     port: int = 0
@@ -624,6 +633,7 @@ class VllmDouble:
         self.log: list[tuple[str, str, Any, str | None]] = []
         self.lines: list[str] = []
         self.busy = 0
+        self.questions = 0
         self.draining = False
         self.release = release_of(self.version)
         self.engine = Engine(self)
@@ -730,6 +740,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         add(name, type=float)
     add("--task")
     add("--enforce-eager", action="store_true")
+    add("--emulate-root", dest="root")
     add("--emulate-version", dest="version", default=VllmDouble.version)
     add("--disable-log-stats", action="store_false", dest="log_stats")
     add("--no-system-role", action="store_false", dest="system_role")

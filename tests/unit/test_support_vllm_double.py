@@ -430,6 +430,7 @@ def test_faults_over_http(double: VllmDouble) -> None:
         "garbage": False,
         "no_tokens": False,
         "cut_after": None,
+        "fail_after": None,
     }
     assert ask(double, "/double/faults") == (200, none)
     some = {"http_status": 500, "garbage": True, "slow_http": 1, "cut_after": 2}
@@ -869,3 +870,15 @@ def test_sigterm_when_the_shutdown_timeout_is_over(program: Callable[..., Progra
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         response.read()
     assert "double: 0 requests finished, 1 aborted" in ending.end(asked=False)
+
+
+def test_questions_fail_after_so_many(double: VllmDouble) -> None:
+    double.faults.fail_after = 1
+    assert [ask(double, CHAT, HELLO)[0] for _ in range(3)] == [200, 500, 500]
+    assert ask(double, "/health")[0] == 200
+
+
+def test_it_says_that_it_serves_another_model() -> None:
+    with VllmDouble(root="/models/other") as double:
+        (card,) = ask(double, "/v1/models")[1]["data"]
+    assert (card["id"], card["root"]) == ("tiny", "/models/other")

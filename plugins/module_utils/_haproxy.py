@@ -114,7 +114,7 @@ def read_stat(text):
 def read_state(text):
     """Return the rows of the answer to `show servers state`, or of a server state file, by (backend, server)."""
     lines = text.splitlines()
-    if lines[:1] != ["1"] or not lines[1:2] or not lines[1].startswith("# "):
+    if lines[:1] != ["1"] or not lines[1:2] or not lines[1].startswith("# be_id be_name srv_id srv_name "):
         raise HaproxyError("HAProxy answered '%s' to 'show servers state'" % first_line(text))
     rows = csv.DictReader([lines[1][2:], *lines[2:]], delimiter=" ")
     return {(row["be_name"], row["srv_name"]): row for row in rows}
@@ -214,7 +214,7 @@ def first_line(text):
 
 
 def _columns(rows, names):
-    return {key: [row[name] for name in names] for key, row in rows.items()}
+    return {key: [row.get(name) for name in names] for key, row in rows.items()}
 
 
 def _check(row):

@@ -365,8 +365,6 @@ class ServerStates:
                 % (", ".join(server.label for server in lost), lost[0].result["admin"])
             )
         self._bring(" again, since a reload has lost it")
-        if self.save_state:
-            self._write()
 
     def _show(self, before, after):
         changed = [label for label in before if before[label] != after.get(label)]

@@ -187,7 +187,9 @@ def unit(programs, files, wanted):
         for chain in filled:
             command = "%s --wait 30 --table mangle" % iptables
             jump = "%s --jump %s" % (HOOKS[chain], chain)
-            lines.append("ExecStart=/bin/sh -c '%s --check %s || %s --insert %s'" % (command, jump, command, jump))
+            lines.append(
+                "ExecStart=/bin/sh -c '%s --check %s 2>/dev/null || %s --insert %s'" % (command, jump, command, jump)
+            )
     return UNIT % "\n".join(lines)
 
 

@@ -1,8 +1,8 @@
 """What a client of a port sees.
 
-client.py reach NAME=URL...     the names that answer, as JSON
-client.py flood HOST PORT FILE  connects without a pause until FILE is there; how often it got through or not
-client.py hold HOST PORT FILE   asks, waits until FILE is there, and asks again on the same connection
+client.py reach NAME=URL...        the names that answer, as JSON
+client.py flood HOST FILE PORT...  connects without a pause until FILE is there; how often it got through or not
+client.py hold HOST PORT FILE      asks, waits until FILE is there, and asks again on the same connection
 """
 
 import collections
@@ -33,30 +33,30 @@ def reach(*targets):
     return sorted(target.split("=")[0] for target in targets if answered[target])
 
 
-def flood(host, port, file):
-    seen = collections.Counter(through=0, refused=0, silent=0, unreachable=0)
+def flood(host, file, *ports):
+    seen = {port: collections.Counter(through=0, refused=0, silent=0, unreachable=0) for port in ports}
     deadline = time.monotonic() + 120
 
-    def knock():
+    def knock(port):
         while not os.path.exists(file) and time.monotonic() < deadline:
             try:
                 socket.create_connection((host, int(port)), timeout=0.2).close()
-                seen["through"] += 1
+                seen[port]["through"] += 1
             except ConnectionRefusedError:
-                seen["refused"] += 1
+                seen[port]["refused"] += 1
                 time.sleep(0.001)
             except TimeoutError:
-                seen["silent"] += 1
+                seen[port]["silent"] += 1
             except OSError:
-                seen["unreachable"] += 1
+                seen[port]["unreachable"] += 1
                 time.sleep(0.01)
 
-    threads = [threading.Thread(target=knock) for _number in range(4)]
+    threads = [threading.Thread(target=knock, args=(port,)) for port in ports * 4]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return dict(seen, ended=os.path.exists(file))
+    return {"ended": os.path.exists(file), "ports": seen}
 
 
 def hold(host, port, file):

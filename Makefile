@@ -10,7 +10,7 @@ ALL_SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/mole
 # First and alone: on a fresh machine local_e2e meets one without Docker, and default makes the images that most test hosts have.
 FIRST_SCENARIOS := local_e2e default
 # Alone: a real engine in this machine's own Docker wants all of its cores. The others run two at a time.
-ENGINE_SCENARIOS := diagnosis engine
+ENGINE_SCENARIOS := diagnosis engine rollout_engine
 
 .PHONY: help
 help: ## this list
@@ -39,7 +39,7 @@ stop: setup ## stop the server of `make deploy`; deploy starts it again
 .PHONY: clean
 clean: setup ## take away everything that deploy and test made
 	@if docker version >/dev/null 2>&1; then \
-	    for scenario in local_e2e diagnosis engine; do \
+	    for scenario in local_e2e diagnosis engine rollout_engine; do \
 	        molecule destroy -s $$scenario >/dev/null 2>&1 || echo "clean: molecule destroy -s $$scenario failed"; \
 	    done; \
 	    for image in $$(docker image ls -q llmops-test-host | sort -u); do \

@@ -21,8 +21,10 @@ description:
     decided, it is decided again.
 notes:
   - The management guide of HAProxy has the commands and columns that are meant here.
-  - A drained server still gets requests that are bound to it by a cookie or a stick table. Without
-    C(option redispatch), those in its queue wait on for it as well.
+  - A drained server still gets requests that are bound to it by a cookie or a stick table.
+  - Requests that wait in the queue of a server, as with C(maxconn) and a hash or a cookie, go to others in HAProxy 2.6
+    when it is drained, with C(option redispatch). HAProxy 3.0 sends all of them to it at once. With
+    C(balance leastconn), they wait in the queue of the backend, and are not concerned.
   - After a reload, the old process goes on with the requests that it has, and the new one knows nothing of them. They
     are counted where O(master_socket) answers.
   - HAProxy takes the states in O(save_state) over when its configuration has C(server-state-file) with that path, and

@@ -24,8 +24,9 @@ from ansible_collections.llmops.vllm.plugins.plugin_utils.findings import (
 
 display = Display()
 
-# Of what a module returns, what is Ansible's own.
+# Of what a module returns, what is Ansible's own, and what is of no interest to people.
 _NOT_SEEN = ("changed", "failed", "invocation", "warnings", "deprecations", "exception", "stderr_lines", "stdout_lines")
+_NOT_SEEN += ("seals",)
 
 
 class ActionModule(ActionBase):

@@ -31,6 +31,8 @@ _CONTAINER = re.compile(r"[0-9a-f]{64}")
 # What an image says of the driver that it needs.
 _IMAGE_VARIABLES = re.compile(r"(CUDA_VERSION|NVIDIA_REQUIRE_\w+|NVIDIA_DISABLE_REQUIRE)=(.*)", re.DOTALL)
 OUR_LABELS = "llmops.vllm."
+# Those that do not run as well.
+_OURS = urllib.parse.urlencode({"all": 1, "filters": json.dumps({"label": ["llmops.vllm.deployment"]})})
 # With Docker 29 and newer, images are containerd's by default.
 _SNAPSHOTTER = "io.containerd.snapshotter.v1"
 _CONTAINERD_ROOT = "/var/lib/containerd"
@@ -199,6 +201,7 @@ class Docker:
             "rootless": False,
             "images": {},
             "containers": [],
+            "deployments": [],
         }
         result["image_dir"] = result["root_dir"]
         try:
@@ -206,6 +209,8 @@ class Docker:
             version = self.get("/version")
             images_found = {name: found for name, found in ((name, self._image(name)) for name in images) if found}
             containers = self.get("/containers/json")
+            ours = self.get("/containers/json?" + _OURS) or []
+            deployments = [self.get("/containers/%s/json" % entry["Id"]) for entry in ours]
         except (OSError, ValueError, http.client.HTTPException) as error:
             result["error"] = _first_line(error)
             return result
@@ -233,6 +238,8 @@ class Docker:
             rootless="name=rootless" in security,
             images=images_found,
             containers=[_container(entry) for entry in containers],
+            # One may go between the two looks.
+            deployments=[_deployment(attrs) for attrs in deployments if attrs],
         )
         contained = any(_SNAPSHOTTER in pair for pair in info.get("DriverStatus") or [])
         result["image_dir"] = _CONTAINERD_ROOT if contained else result["root_dir"]
@@ -307,13 +314,31 @@ def now():
     return round(time.time(), 3)
 
 
+def our_labels(labels):
+    """Return those labels of a container that this collection gave it."""
+    return {key: value for key, value in (labels or {}).items() if key.startswith(OUR_LABELS)}
+
+
+def _deployment(attrs):
+    """Return what is known of a container of ours, be it running or not."""
+    state = attrs.get("State") or {}
+    return {
+        "id": attrs["Id"],
+        "name": attrs["Name"].lstrip("/"),
+        "image": attrs["Image"],
+        "running": bool(state.get("Running")),
+        "started_at": state.get("StartedAt") or "",
+        "restart_policy": ((attrs.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "",
+        "labels": our_labels((attrs.get("Config") or {}).get("Labels")),
+    }
+
+
 def _container(entry):
-    labels = entry.get("Labels") or {}
     ports = entry.get("Ports") or []
     return {
         "id": entry["Id"],
         "name": (entry.get("Names") or [""])[0].lstrip("/"),
-        "labels": {key: value for key, value in labels.items() if key.startswith(OUR_LABELS)},
+        "labels": our_labels(entry.get("Labels")),
         "ports": [
             {"address": port.get("IP") or "0.0.0.0", "port": port["PublicPort"]}
             for port in ports

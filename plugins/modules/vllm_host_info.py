@@ -81,6 +81,10 @@ options:
     description: Look at the GPUs as well, with M(llmops.vllm.gpu_info).
     type: bool
     default: true
+  seals_file:
+    description: The file of the seals that M(llmops.vllm.vllm_seal) has written.
+    type: path
+    default: /var/lib/llmops-vllm/seals.json
   timeout:
     description: Seconds that an address, and Docker, may take to answer. All are asked at the same time.
     type: int
@@ -185,6 +189,7 @@ docker:
   description:
     - Docker, as its API tells it. C(image_dir) is where images are kept. C(images) has those of O(images) that are
       there, C(containers) those that run.
+    - C(deployments) has the containers of deployments, those that do not run as well.
   returned: always
   type: dict
   sample:
@@ -216,6 +221,25 @@ docker:
         name: vllm
         labels: {llmops.vllm.deployment: karakuri-70b}
         ports: [{address: 127.0.0.1, port: 30080}]
+    deployments:
+      - id: 3f1d...
+        name: vllm
+        image: sha256:4f1c...
+        running: true
+        started_at: "2026-01-01T00:00:00Z"
+        restart_policy: unless-stopped
+        labels: {llmops.vllm.deployment: karakuri-70b, llmops.vllm.release: 0a1b2c3d4e5f}
+seals:
+  description:
+    - The seals of the host by their names. C(inputs) has a hash of each thing that went into one, C(changed) names
+      what is not as it was when it was sealed, or cannot be told now.
+  returned: always
+  type: dict
+  sample:
+    docker_engine:
+      inputs: {docker_engine_version: 0d3c...}
+      changed: [/etc/docker/daemon.json]
+      notes: {}
 urls:
   description: What each of O(urls) answered. C(status) is 0 where nothing did, and C(error) says why.
   returned: always
@@ -270,7 +294,7 @@ import re
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.llmops.vllm.plugins.module_utils import _host, _image, _reach, _snapshot
+from ansible_collections.llmops.vllm.plugins.module_utils import _host, _image, _observed, _reach, _seals, _snapshot
 
 # By its own name, which its images leave out.
 DOCKERS_REGISTRY = "registry-1.docker.io"
@@ -292,7 +316,8 @@ class HostInfo:
     def run(self):
         """Return the result."""
         params = self.params
-        docker = _host.Docker(self.host, self.docker_socket, self.timeout).look(params["images"])
+        daemon = _host.Docker(self.host, self.docker_socket, self.timeout)
+        docker = daemon.look(params["images"])
         ports = set(params["ports"])
         paths = dict.fromkeys([docker["root_dir"], docker["image_dir"], self.models_dir] + params["paths"])
         return {
@@ -307,6 +332,7 @@ class HostInfo:
             "filesystems": [self.host.filesystem(path) for path in paths],
             "ports": _host.holders(self.host.listeners(ports), docker["containers"], ports),
             "docker": docker,
+            "seals": _seals.look(self.host.path(params["seals_file"]), _observed.Observer(self.root, daemon.get)),
             **self._reached(docker),
             # Last, so that as little as can be comes between it and the controller's clock.
             "time": _host.now(),
@@ -430,6 +456,7 @@ def main():
             token=dict(type="str", no_log=True),
             token_file=dict(type="path", no_log=False),
             gpu=dict(type="bool", default=True),
+            seals_file=dict(type="path", default=_seals.PATH),
             timeout=dict(type="int", default=10),
         ),
         mutually_exclusive=[("token", "token_file")],

@@ -28,6 +28,7 @@ VARIABLES = {
     "vllm_canary_max_error_rate": ("float", "part of the canary's requests that may fail while it is watched"),
     "vllm_canary_soak": ("int", "seconds for which the first batch of a rollout is watched under load"),
     "vllm_deployments": ("raw", "the catalogue of deployments"),
+    "vllm_full": ("bool", "run every role, even where nothing has changed since it ended well"),
     "vllm_hub_endpoint": ("str", "the Hub, or a mirror of it"),
     "vllm_hub_max_rate": ("str", "most bytes per second of a host's download"),
     "vllm_hub_token": ("str", "token for private and gated repositories"),
@@ -83,6 +84,13 @@ def options_of_roles(roles=ROLES):
         for entry_point in (document.get("argument_specs") or {}).values():
             options.update((entry_point or {}).get("options") or {})
     return options
+
+
+def options_of_role(role, roles=ROLES):
+    """Return the options of the main entry point of a role."""
+    with open(os.path.join(roles, role, "meta", "argument_specs.yml"), "rb") as stream:
+        document = yaml.load(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return document["argument_specs"]["main"].get("options") or {}
 
 
 def known_variables(roles=ROLES):

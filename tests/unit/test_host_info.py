@@ -29,7 +29,7 @@ import yaml
 from conftest import FILES, REPOSITORY
 
 from ansible_collections.llmops.vllm.plugins.action import vllm_host_info as action
-from ansible_collections.llmops.vllm.plugins.module_utils import _host, _reach, _snapshot
+from ansible_collections.llmops.vllm.plugins.module_utils import _host, _observed, _reach, _snapshot
 from ansible_collections.llmops.vllm.plugins.modules import vllm_host_info
 
 CONTAINER = "3f1d" * 16
@@ -170,6 +170,15 @@ CONTAINERS = [
         ],
     },
 ]
+OURS = '/containers/json?all=1&filters={"label":+["llmops.vllm.deployment"]}'
+INSPECTED = {
+    "Id": CONTAINER,
+    "Name": "/vllm",
+    "Image": "sha256:1",
+    "State": {"Running": False, "StartedAt": "2026-01-01T00:00:00Z"},
+    "HostConfig": {"RestartPolicy": {"Name": "no"}},
+    "Config": {"Labels": {"llmops.vllm.deployment": "karakuri-70b", "secret": "geheim"}},
+}
 IMAGES = {
     IMAGE: {
         "Id": "sha256:1",
@@ -194,6 +203,8 @@ def docker(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "/info": INFO,
         "/version": {"Version": "29.1.3", "ApiVersion": "1.52"},
         "/containers/json": CONTAINERS,
+        OURS: [{"Id": CONTAINER}, {"Id": "gone"}],
+        f"/containers/{CONTAINER}/json": INSPECTED,
     }
     answers |= {f"/images/{name}/json": image for name, image in IMAGES.items()}
 
@@ -373,6 +384,7 @@ def test_docker(look: Any, docker: dict[str, Any]) -> None:
                 "ports": [{"address": "127.0.0.1", "port": 30080}],
             }
         ],
+        "deployments": result["docker"]["deployments"],
     }
     assert "geheim" not in result["output"]
 
@@ -608,6 +620,31 @@ def test_a_commit_is_asked_for_where_it_is_known(look: Any, served: hub.Hub) -> 
     assert served.requests == [f"GET /api/models/{REPOSITORY}/revision/{commit}"]
 
 
+def test_containers_of_deployments_that_do_not_run(look: Any, docker: dict[str, Any]) -> None:
+    assert look()["docker"]["deployments"] == [
+        {
+            "id": CONTAINER,
+            "name": "vllm",
+            "image": "sha256:1",
+            "running": False,
+            "started_at": "2026-01-01T00:00:00Z",
+            "restart_policy": "no",
+            "labels": {"llmops.vllm.deployment": "karakuri-70b"},
+        }
+    ]
+
+
+def test_seals(look: Any, machine: Machine) -> None:
+    assert look()["seals"] == {}
+    observe = {"files": ["/etc/os-release", "/etc/x"]}
+    observed = _observed.Observer(str(machine.root), lambda address: None).observe(observe)
+    seal = {"inputs": {"a": "1"}, "observe": observe, "observed": observed, "notes": {"n": 1}}
+    machine.file("var/lib/llmops-vllm/seals.json", json.dumps({"format": 1, "seals": {"x": seal}}))
+    assert look()["seals"] == {"x": {"inputs": {"a": "1"}, "changed": [], "notes": {"n": 1}}}
+    machine.file("etc/x")
+    assert look()["seals"]["x"]["changed"] == ["/etc/x"]
+
+
 def snapshot(machine: Machine, commit: str, files: dict[str, bytes], left_out: tuple[str, ...] = ()) -> str:
     """A snapshot as hf_snapshot leaves it; returns its folder below that of the models."""
     entries = [
@@ -787,6 +824,7 @@ def test_what_is_documented_is_returned(look: Any, docker: dict[str, Any], serve
     assert set(documented) - {"clock_offset", "gpu"} == set(result) - {"changed", "failed", "output", "invocation"}
     for name in ("system", "docker"):
         assert set(documented[name]["sample"]) == set(result[name])
+    assert set(documented["docker"]["sample"]["deployments"][0]) == set(result["docker"]["deployments"][0])
     for name in ("filesystems", "urls", "registries"):
         assert set(documented[name]["sample"][0]) == set(result[name][0]), name
     assert set(documented["models"]["sample"][0]) | {"folder"} == set(result["models"][0])

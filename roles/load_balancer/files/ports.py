@@ -1,4 +1,4 @@
-"""Prints which of the given addresses and ports cannot be listened on, and why. That HAProxy has one is as it should be."""
+"""Prints which of the given addresses and ports cannot be listened on, and why. Those that HAProxy has are its own."""
 
 import errno
 import re
@@ -24,6 +24,9 @@ def trouble(address, port):
     return ""
 
 
-for address, port in zip(sys.argv[1::2], sys.argv[2::2]):
-    if trouble(address, port):
-        print("%s port %s (%s)" % (address, port, trouble(address, port)))
+arguments = iter(sys.argv[1:])
+for address in arguments:
+    port = next(arguments)
+    why = trouble(address, port)
+    if why:
+        print("%s port %s (%s)" % (address, port, why))

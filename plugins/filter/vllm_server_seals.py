@@ -9,8 +9,8 @@ short_description: What has to stay as it was, for a deployment of a host to hav
 version_added: 0.2.0
 author: The llmops.vllm authors (@llmops)
 description:
-  - Tells M(llmops.vllm.vllm_seal) and M(llmops.vllm.vllm_due) what a server was made from, and what there is of it on the
-    host.
+  - Tells M(llmops.vllm.vllm_seal) and M(llmops.vllm.vllm_due) what a server was made from, and what there is of it on
+    the host.
   - A deployment whose chat template is a file at a relative path has no seal, since where that is found depends on who
     looks.
 positional: host, catalogue, home, secrets_dir

@@ -1,9 +1,10 @@
-"""Clients that ask one question after another, streams and plain ones in turns, until a file appears; then it prints how
-they fared as JSON.
+"""Clients that ask one question after another, streams and plain ones in turns, until a file appears.
+
+Then it prints how they fared as JSON.
 
     load.py STOP_FILE KEY MODEL [CLIENTS]
 
-They keep their connections, as the clients of OpenAI's API do: one that the server has closed in the meantime is not used.
+They keep their connections, as OpenAI's own clients do: one that the server has closed in the meantime is not used.
 """
 
 import collections

@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 # `make test` runs these, test-all the others too.
-SHORT_SCENARIOS := local_e2e default docker_engine nvidia_container_toolkit model_snapshot vllm_image vllm_server
+SHORT_SCENARIOS := local_e2e default docker_engine nvidia_container_toolkit model_snapshot vllm_image vllm_server second_run
 ALL_SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 # First and alone: on a fresh machine local_e2e meets one without Docker, and default makes the images that most test hosts have.
 FIRST_SCENARIOS := local_e2e default

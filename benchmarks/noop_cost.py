@@ -112,6 +112,7 @@ class Bench:
             self.ansible(inventory, PROJECT / "site.yml")
         before, began = children(), time.monotonic()
         noted = self.folder / f"{count}.jsonl"
+        noted.unlink(missing_ok=True)
         said = self.ansible(inventory, PROJECT / "site.yml", noted)
         cpu, seconds = children() - before, time.monotonic() - began
         if len(re.findall(r"changed=0 ", said)) != count:

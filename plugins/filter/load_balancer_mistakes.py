@@ -80,7 +80,8 @@ def repeated(values):
 
 def mistakes_of_backend(backend):
     """Return what is wrong in one backend."""
-    name, models, servers = backend["name"], backend["models"], backend["servers"]
+    name, servers = str(backend["name"]), backend["servers"]
+    models = [str(model) for model in backend["models"]]
     found = []
     if not NAME.match(name):
         found.append("the backend '%s' cannot be named so: take letters, digits, '.', '_', ':' and '-'" % name)
@@ -97,12 +98,12 @@ def mistakes_of_backend(backend):
     if not servers:
         found.append("the backend '%s' has no servers: name at least one" % name)
     for server in servers:
-        if not NAME.match(server["name"]):
+        if not NAME.match(str(server["name"])):
             found.append(
                 "the server '%s' of the backend '%s' cannot be named so: take letters, digits, '.', '_', ':' and '-'"
                 % (server["name"], name)
             )
-        if not ADDRESS.match(server["address"]):
+        if not ADDRESS.match(str(server["address"])):
             found.append(
                 "the server '%s' has the address '%s': it takes an IP address or a host name"
                 % (server["name"], server["address"])
@@ -116,9 +117,9 @@ def mistakes_of_backend(backend):
             )
     for server in repeated([server["name"] for server in servers]):
         found.append("the backend '%s' has the server '%s' twice: name it once" % (name, server))
-    if backend.get("api_key") and not KEY.match(backend["api_key"]):
+    if backend.get("api_key") and not KEY.match(str(backend["api_key"])):
         found.append("the api_key of the backend '%s' has spaces or is not ASCII: no header can have it" % name)
-    if backend.get("tls_ca") and not FILE.match(backend["tls_ca"]):
+    if backend.get("tls_ca") and not FILE.match(str(backend["tls_ca"])):
         found.append(
             "the backend '%s' has the tls_ca '%s': it takes the path of a file on the host" % (name, backend["tls_ca"])
         )
@@ -128,6 +129,8 @@ def mistakes_of_backend(backend):
 def mistakes_of_clients(clients):
     """Return what is wrong in the keys of clients."""
     found = []
+    # YAML has made numbers of some.
+    clients = [{"name": str(client["name"]), "key": str(client["key"])} for client in clients]
     for client in clients:
         if not CLIENT.match(client["name"]):
             found.append(

@@ -49,7 +49,7 @@ KINDS = {
     "units": "the unit %s",
     "accounts": "the account %s",
     "groups": "the group %s",
-    "docker": "Docker's %s",
+    "docker": "what Docker says of its %s",
     "images": "the image %s",
     "containers": "the container %s",
 }
@@ -163,7 +163,11 @@ class Observer:
         if name != "settings":
             raise CannotTell(name)
         info = self._ask("/info", needed=True)
-        return {key: info.get(key) for key in DOCKER_SETTINGS}
+        # Docker's own are told after a start, and not after a reload.
+        runtimes = {
+            key: value for key, value in (info.get("Runtimes") or {}).items() if not key.startswith("io.containerd.")
+        }
+        return {key: runtimes if key == "Runtimes" else info.get(key) for key in DOCKER_SETTINGS}
 
     def _images(self, name):
         if name == "*":

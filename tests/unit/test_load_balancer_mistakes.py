@@ -50,6 +50,14 @@ def test_nothing_is_wrong_with_what_is_right() -> None:
     assert find([backend(models=["big", "big"])], [], PATHS, NUMBERS) == []
 
 
+def test_a_number_is_a_name_or_a_key_as_well() -> None:
+    other = backend(name=70, models=[70], api_key=12345, servers=[server(name=1)])
+    assert find([other], [{"name": 7, "key": 12345}], PATHS, NUMBERS) == []
+    assert find([other], [{"name": 7, "key": 1}, {"name": 8, "key": "1"}], PATHS, NUMBERS) == [
+        "the clients '7' and '8' have the same key: give each its own"
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

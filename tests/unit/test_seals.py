@@ -118,7 +118,12 @@ class Docker:
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {
-            "/info": {"ServerVersion": "26.1", "LiveRestoreEnabled": True, "ContainersRunning": 3},
+            "/info": {
+                "ServerVersion": "26.1",
+                "LiveRestoreEnabled": True,
+                "ContainersRunning": 3,
+                "Runtimes": {"runc": {}},
+            },
             "/images/one:1/json": {"Id": "sha256:1", "RepoTags": ["one:1"], "RepoDigests": []},
             "/images/json": [{"Id": "sha256:1", "RepoTags": ["one:1"]}],
             "/containers/one/json": {
@@ -200,6 +205,7 @@ def docker(address: str, **changes: Any) -> Callable[[Place], Any]:
         ("packages", "docker*", rewrite("var/lib/dpkg/status", STATUS.partition("\n\n")[2])),
         ("docker", "settings", docker("/info", ServerVersion="26.2")),
         ("docker", "settings", docker("/info", LiveRestoreEnabled=False)),
+        ("docker", "settings", docker("/info", Runtimes={"runc": {}, "nvidia": {}})),
         ("images", "one:1", docker("/images/one:1/json", Id="sha256:2")),
         ("images", "one:1", docker("/images/one:1/json", RepoDigests=["one@sha256:3"])),
         ("images", "one:1", lambda place: place.docker.answers.pop("/images/one:1/json")),
@@ -232,6 +238,7 @@ def test_a_change_shows(place: Place, kind: str, name: str, change: Any) -> None
         ("folders", "/opt/venv", rewrite("opt/venv/lib/new", "")),
         ("packages", "docker*", rewrite("var/lib/dpkg/status", STATUS.replace("Version: 9", "Version: 10"))),
         ("docker", "settings", docker("/info", ContainersRunning=4)),
+        ("docker", "settings", docker("/info", Runtimes={"runc": {}, "io.containerd.runc.v2": {}})),
         ("containers", "one", docker("/containers/one/json", State={"Running": True, "StartedAt": "now"})),
         (
             "containers",
@@ -337,7 +344,7 @@ def test_what_cannot_be_told_is_not_sealed(seal: Any, place: Place) -> None:
     seal("x")
     place.docker.answers = {}
     result = seal(seals=[{"name": "x", "observe": {"docker": ["settings"]}}, {"name": "z"}])
-    assert result["not_sealed"] == {"x": ["Docker's settings"]}
+    assert result["not_sealed"] == {"x": ["what Docker says of its settings"]}
     assert result["sealed"] == ["z"]
     # The one of before does not hold any more.
     assert list(looked(place)) == ["z"]

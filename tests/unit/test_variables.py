@@ -49,7 +49,7 @@ def test_the_table_has_what_playbooks_read() -> None:
     read = names_in(text_of("playbooks/*.yml", "playbooks/tasks/*", "playbooks/templates/*"))
     # Seals have the names of roles.
     read -= GROUPS | PUBLISHED | set(options_of_roles()) | set(role_names())
-    assert read == set(VARIABLES) - READ_BY_ROLES, "plugins/plugin_utils/variables.py has another set in VARIABLES"
+    assert read | READ_BY_ROLES == set(VARIABLES), "plugins/plugin_utils/variables.py has another set in VARIABLES"
     assert names_in(text_of("roles/*/tasks/*", "roles/*/vars/*", "roles/*/templates/*")) >= READ_BY_ROLES
 
 

@@ -93,7 +93,7 @@ def test_engines_get_their_own_key_and_never_a_clients(host):
     question = {"path": CHAT, "headers": {**headers, "X-Api-Key": SALES}}
     answers = ask(
         host,
-        *({**question, "body": chat(), "key": RESEARCH} for _ in range(4)),
+        *[{**question, "body": chat(), "key": RESEARCH}] * 4,
         {**question, "body": chat("org/small-1b"), "key": SALES},
     )
     assert statuses(answers) == [200] * 5
@@ -109,7 +109,7 @@ def test_engines_get_their_own_key_and_never_a_clients(host):
 
 def test_both_engines_of_a_model_are_asked(host):
     before = [len(seen_by(host, engine)) for engine in ("gpu1-big", "gpu2-big", "gpu1-small")]
-    answers = ask(host, *({"path": CHAT, "body": chat(), "key": SALES, "after": 0} for _ in range(8)))
+    answers = ask(host, *[{"path": CHAT, "body": chat(), "key": SALES, "after": 0}] * 8)
     assert statuses(answers) == [200] * 8
     after = [len(seen_by(host, engine)) for engine in ("gpu1-big", "gpu2-big", "gpu1-small")]
     assert [now - then for now, then in zip(after, before, strict=True)] == [4, 4, 0]
@@ -240,7 +240,7 @@ def test_a_request_that_an_engine_died_of_is_not_given_to_another(host):
         cat /tmp/answer
     """
     died = {"path": f"{CHAT}?which-died", "body": chat(), "key": SALES}
-    others = [{"path": CHAT, "body": chat(), "key": SALES, "after": 0} for _ in range(6)]
+    others = [{"path": CHAT, "body": chat(), "key": SALES, "after": 0}] * 6
     output = host.check_output("sh -c %s sh %s %s", script, json.dumps([died]), json.dumps(others))
     second, first = (json.loads(line) for line in output.splitlines())
     assert statuses(second) == [200] * 6

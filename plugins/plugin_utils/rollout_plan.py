@@ -141,6 +141,41 @@ def make_plan(deployments, backends, pending, seen, batches, lost=(), max_lost=0
     return Plan(planned, work, skipped, held, groups)
 
 
+def stop_reasons(deployments, backends, work, batch, seen, lost=(), max_lost=0):
+    """Return why a batch must not begin, as sentences; what has happened since the plan counts.
+
+    work: of the plan. batch: its hosts. seen and lost: as make_plan takes them, of now.
+    """
+    reasons = []
+    if len(lost) > max_lost:
+        reasons.append(
+            "%d host%s lost (%s) and vllm_max_lost is %d: bring back what is lost"
+            % (len(lost), " is" if len(lost) == 1 else "s are", ", ".join(lost), max_lost)
+        )
+    balancer = _Balancers(seen)
+    for group in _groups(deployments, backends):
+        serving = set()
+        for host, name in group.members:
+            told = balancer.serves(_name(host, name))
+            if told or (told is None and host not in lost):
+                serving.add((host, name))
+        stopping = {
+            (host, name) for host in batch for name, what in work.get(host, {}).items() if what in _STOPPING
+        } & serving
+        if stopping and len(serving) - len(stopping) < group.floor:
+            reasons.append(
+                "%d of the %d hosts of %s serve and min_available is %d, so %s cannot be taken out: see what is down"
+                % (
+                    len(serving),
+                    group.total,
+                    group.name,
+                    group.floor,
+                    hosts_text(sorted(host for host, dummy in stopping)),
+                )
+            )
+    return reasons
+
+
 class _Balancers:
     """What the load balancers say of a server."""
 

@@ -31,7 +31,7 @@ CATALOGUE = [
     },
 ]
 
-# What rollout.yml does but for what it asks and changes on hosts, of which there are none.
+# What rollout.yml does but for what it asks and changes on hosts and load balancers, of which there are none.
 PLAYBOOK = """
 - import_playbook: llmops.vllm.catalogue
 - hosts: vllm_active
@@ -85,7 +85,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     inventory = {
         "vllm": {"hosts": {host: {"vllm_internal_address": f"10.0.0.{n}"} for n, host in enumerate(HOSTS, 1)}},
         "both": {"hosts": dict.fromkeys(BOTH)},
-        "load_balancers": {"hosts": {"lb1": {"vllm_internal_address": "10.0.1.1"}}},
         "all": {"vars": {"vllm_deployments": CATALOGUE, "right": RIGHT}},
     }
     (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))

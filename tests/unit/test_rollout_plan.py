@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.llmops.vllm.plugins.plugin_utils.rollout_plan import PlanError, amount, make_plan
+from ansible_collections.llmops.vllm.plugins.plugin_utils.rollout_plan import PlanError, amount, make_plan, stop_reasons
 
 
 def hosts(count: int) -> list[str]:
@@ -235,3 +235,32 @@ def test_two_hundred_hosts_with_four_models_keep_every_floor() -> None:
         for number, batch in enumerate(made.batches):
             down = {"gpu7"} if number == 0 and group.name == "model2" else set()
             assert len(members) - len(down | (set(members) & set(batch))) >= group.floor
+
+
+def stops(batch: list[str], seen: dict | None = None, **other: Any) -> list[str]:
+    one = deployment(hosts(4), min_available=3)
+    work = {host: {"chat": "replace"} for host in hosts(4)}
+    up = {"lb1": [server(f"{host}:chat") for host in hosts(4)]} if seen is None else seen
+    return stop_reasons([one], backends(one), work, batch, up, **other)
+
+
+def test_a_batch_begins_while_enough_serve() -> None:
+    assert stops(["gpu1"]) == []
+    assert stops(["gpu1"], lost=["gpu4"], max_lost=1) == []
+    assert stops(["gpu4"], seen={}, lost=["gpu4"], max_lost=1) == []
+
+
+def test_a_batch_does_not_begin_when_something_went_down_meanwhile() -> None:
+    up = [server(f"{host}:chat") for host in hosts(3)]
+    seen = {"lb1": [*up, server("gpu4:chat", status="DOWN")]}
+    short = "3 of the 4 hosts of chat serve and min_available is 3, so gpu1 cannot be taken out: see what is down"
+    assert stops(["gpu1"], seen=seen) == [short]
+    # The one that is down can be repaired.
+    assert stops(["gpu4"], seen=seen) == []
+    assert stops(["gpu1"], seen={}, lost=["gpu2"], max_lost=1) == [short]
+
+
+def test_a_batch_does_not_begin_with_too_many_lost() -> None:
+    assert stops(["gpu1"], lost=["gpu3", "gpu4"], max_lost=1) == [
+        "2 hosts are lost (gpu3, gpu4) and vllm_max_lost is 1: bring back what is lost"
+    ]

@@ -444,6 +444,30 @@ def test_what_is_templated_counts_as_what_it_means(act: Any) -> None:
     assert why.startswith("model_snapshot_dir cannot be told (")
 
 
+def test_a_server_of_the_catalogue(act: Any) -> None:
+    """As a rollout seals one: under a name of its own, with variables of the task."""
+    server = {
+        "vllm_server_name": "tiny",
+        "vllm_server_image": "vllm:1",
+        "vllm_server_model_path": "/m/tiny/1",
+        "vllm_server_served_model_names": ["tiny"],
+        "vllm_server_api_key": "geheim",
+        "__vllm_server_seal": {"observe": {"containers": ["tiny"]}},
+    }
+    entry = {"name": "vllm_server:tiny", "role": "vllm_server", "inputs": {"key": "f1"}, "observe": {"files": ["/k"]}}
+    dummy, (args,) = act("seal", server, seals=[{**entry, "notes": {"version": "1"}}])
+    (seal,) = args["seals"]
+    assert seal["observe"] == {"containers": ["tiny"], "files": ["/k"]}
+    assert {"vllm_server_image", "vllm_server_port", "key"} <= set(seal["inputs"])
+    seen = {"seals": {"vllm_server:tiny": {"inputs": seal["inputs"], "changed": [], "notes": seal["notes"]}}}
+    result, dummy = act("due", server, seen=seen, seals=[entry])
+    assert (result["due"], result["notes"]) == ({"vllm_server:tiny": ""}, {"vllm_server:tiny": {"version": "1"}})
+    for changes in ({"vllm_server_image": "vllm:2"}, {"vllm_server_port": 1}):
+        result, dummy = act("due", {**server, **changes}, seen=seen, seals=[entry])
+        assert result["due"] == {"vllm_server:tiny": f"{next(iter(changes))} is not as it was"}
+    assert act("due", server, seen=seen, seals=[{**entry, "inputs": {"key": "f2"}}])[0]["any"] is True
+
+
 def test_a_role_that_is_not_there(act: Any) -> None:
     from ansible.errors import AnsibleActionFail
 

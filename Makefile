@@ -79,7 +79,7 @@ list-short:
 
 .PHONY: test-all
 test-all: lint test-unit test-integration test-sanity ## every scenario as well
-	@tools/scenarios.sh $(FIRST_SCENARIOS) --jobs 2 $(filter-out $(FIRST_SCENARIOS) $(ENGINE_SCENARIOS),$(ALL_SCENARIOS)) \
+	@FLEET_CASES=all tools/scenarios.sh $(FIRST_SCENARIOS) --jobs 2 $(filter-out $(FIRST_SCENARIOS) $(ENGINE_SCENARIOS),$(ALL_SCENARIOS)) \
 	    --jobs 1 $(ENGINE_SCENARIOS)
 
 .PHONY: build

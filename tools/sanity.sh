@@ -1,6 +1,6 @@
 #!/bin/sh
 # ansible-test sanity on a copy of the tracked files: it wants a path that ends in
-# ansible_collections/llmops/vllm, and no link in it.
+# ansible_collections/llmops/vllm, and no link on the way there.
 set -eu
 cd "$(dirname "$0")/.."
 # Outside the checkout, whose .gitignore would hide the copy.
@@ -8,7 +8,7 @@ root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 collection=$root/ansible_collections/llmops/vllm
 mkdir -p "$collection"
-git ls-files -z --cached --others --exclude-standard --deduplicate | xargs -0 cp --parents -t "$collection"
+git ls-files -z --cached --others --exclude-standard --deduplicate | xargs -0 cp --no-dereference --parents -t "$collection"
 
 # ansible-test fetches a pip bootstrap from the network for each of its environments. It finds this one in its
 # cache instead, which uses the pip that Python itself carries.

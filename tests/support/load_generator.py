@@ -185,7 +185,7 @@ class Wish:
             raise Failed(f"the text is {quoted(text)}, without {self.text!r}")
         tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
         fewest = 1 if reason == "stop" else self.max_tokens
-        if type(tokens) is not int or not fewest <= tokens <= self.max_tokens:
+        if not isinstance(tokens, int) or isinstance(tokens, bool) or not fewest <= tokens <= self.max_tokens:
             raise Failed(f"usage.completion_tokens is {tokens!r}, not {self.max_tokens}")
 
 
@@ -322,8 +322,8 @@ class Connection(asyncio.Protocol):
         self.end = "the server closed the connection"
         self._wake()
 
-    def connection_lost(self, error: Exception | None) -> None:
-        self.end = self.end or f"the connection broke ({error})"
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end = self.end or f"the connection broke ({exc})"
         self._wake()
 
     def _wake(self) -> None:

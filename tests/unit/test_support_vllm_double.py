@@ -874,7 +874,7 @@ def test_sigterm_when_the_shutdown_timeout_is_over(program: Callable[..., Progra
 
 def test_questions_fail_after_so_many(double: VllmDouble) -> None:
     double.faults.fail_after = 1
-    assert [ask(double, CHAT, HELLO)[0] for _ in range(3)] == [200, 500, 500]
+    assert [ask(double, CHAT, HELLO)[0] for dummy in range(3)] == [200, 500, 500]
     assert ask(double, "/health")[0] == 200
 
 

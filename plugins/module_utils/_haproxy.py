@@ -34,6 +34,10 @@ class HaproxyError(Exception):
     """One sentence about HAProxy and its servers."""
 
 
+class NotRunning(HaproxyError):
+    """Nobody listens on its socket, or there is none."""
+
+
 class Server:
     """A server of a backend. old_rows: its statistics in processes that a reload has left behind."""
 

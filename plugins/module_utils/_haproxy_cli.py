@@ -10,7 +10,7 @@ import socket
 import time
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _haproxy
-from ansible_collections.llmops.vllm.plugins.module_utils._haproxy import HaproxyError
+from ansible_collections.llmops.vllm.plugins.module_utils._haproxy import HaproxyError, NotRunning
 
 # Seconds that a reload may need until its new process, or its master, answers.
 PAUSE = 1.0
@@ -19,7 +19,15 @@ LONGEST_LINE = 8000
 
 
 class Passing(Exception):
-    """A process that is on its way out, or one that is not there yet, as during a reload."""
+    """A process that is on its way out, or one that is not there yet, as during a reload. error: its lasting class."""
+
+    error = HaproxyError
+
+
+class Absent(Passing):
+    """No process at all."""
+
+    error = NotRunning
 
 
 class Cli:
@@ -43,7 +51,7 @@ class Cli:
                 try:
                     answers += self._ask(some)
                 except Passing as error:
-                    raise HaproxyError(str(error)) from None
+                    raise error.error(str(error)) from None
         return answers
 
     def look(self):
@@ -91,12 +99,12 @@ class Cli:
         try:
             return talk(self.path, line, self.timeout)
         except FileNotFoundError:
-            raise Passing(
+            raise Absent(
                 "there is no socket %s: start HAProxy on this host, or name its admin socket ('stats socket' in its "
                 "configuration)" % self.path
             ) from None
         except ConnectionRefusedError:
-            raise Passing(
+            raise Absent(
                 "nobody answers on %s, so HAProxy does not run: start it; its log tells why it ended" % self.path
             ) from None
         except PermissionError:

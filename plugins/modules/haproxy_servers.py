@@ -151,6 +151,11 @@ actions:
   type: list
   elements: str
   sample: ["drain karakuri/gpu1:karakuri-70b", "save the states of all servers in /var/lib/haproxy/server-state"]
+running:
+  description: Whether a HAProxy listens on O(socket). The task fails where none does, and this tells it from other failures.
+  returned: always
+  type: bool
+  sample: true
 maintenance:
   description: Whether a server that is meant is in maintenance, and so left alone.
   returned: always
@@ -273,7 +278,14 @@ class ServerStates:
         self.haproxy = _haproxy_cli.Cli(params["socket"], params["master_socket"], params["timeout"])
         self.chosen = []
         self.text = ""
-        self.result = {"changed": False, "actions": [], "maintenance": False, "waited": 0.0, "servers": []}
+        self.result = {
+            "changed": False,
+            "running": True,
+            "actions": [],
+            "maintenance": False,
+            "waited": 0.0,
+            "servers": [],
+        }
 
     def run(self):
         """Return the result."""
@@ -427,6 +439,7 @@ def main():
     try:
         result = act.run()
     except _haproxy.HaproxyError as error:
+        act.result["running"] = not isinstance(error, _haproxy.NotRunning)
         module.fail_json(msg=str(error), **act.result)
     except OSError as error:
         module.fail_json(

@@ -542,6 +542,7 @@ def test_a_socket_without_the_level_admin(haproxy: Haproxy, run: Any) -> None:
     haproxy.level_admin = False
     result = run(servers=[G2], state="drained")
     assert result["failed"]
+    assert result["running"]
     assert result["msg"] == (
         f"HAProxy does not allow 'set server karakuri/{G2} state drain' on {haproxy.path}: the socket needs "
         "'level admin' in its configuration"
@@ -550,7 +551,9 @@ def test_a_socket_without_the_level_admin(haproxy: Haproxy, run: Any) -> None:
 
 
 def test_no_socket(run: Any, folder: Path) -> None:
-    assert run()["msg"] == (
+    result = run()
+    assert result["running"] is False
+    assert result["msg"] == (
         f"there is no socket {folder}/admin.sock: start HAProxy on this host, or name its admin socket "
         "('stats socket' in its configuration)"
     )
@@ -558,7 +561,9 @@ def test_no_socket(run: Any, folder: Path) -> None:
 
 def test_a_socket_that_a_dead_haproxy_has_left(haproxy: Haproxy, run: Any) -> None:
     haproxy.close()
-    assert run()["msg"] == (
+    result = run()
+    assert result["running"] is False
+    assert result["msg"] == (
         f"nobody answers on {haproxy.path}, so HAProxy does not run: start it; its log tells why it ended"
     )
 

@@ -297,13 +297,13 @@ def test_secrets_are_in_files_of_root_alone(host):
     folder = host.file(FOLDER)
     assert (folder.user, folder.mode) == ("root", 0o700)
     names = sorted(host.check_output(f"ls {FOLDER}").split())
-    assert [name.split("-")[0] for name in names] == ["clients", "engines"]
-    clients, engines = (host.file(f"{FOLDER}/{name}") for name in names)
-    for file in (clients, engines, host.file("/var/lib/haproxy/llmops-vllm.state")):
+    assert [name.split("-")[0] for name in names] == ["clients", "engine"]
+    clients, engine = (host.file(f"{FOLDER}/{name}") for name in names)
+    for file in (clients, engine, host.file("/var/lib/haproxy/llmops-vllm.state")):
         assert (file.user, file.group, file.mode) == ("root", "root", 0o600), file.path
     assert not re.search(f"{RESEARCH}|{SALES}", clients.content_string)
     assert len(re.findall("^[0-9a-f]{64} (research|sales)$", clients.content_string, re.M)) == 2
-    assert f"\nbig {ENGINES}\n" in engines.content_string
+    assert f"\nbig {ENGINES}\n" in engine.content_string
     config = host.file("/etc/haproxy/haproxy.cfg")
     assert (config.user, config.mode) == ("root", 0o644)
     assert "nobody-may-see" not in config.content_string

@@ -1,0 +1,62 @@
+# Copyright: (c) 2026, The llmops.vllm authors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: other_engine_keys
+short_description: Backends whose engines a load balancer would ask with another key
+version_added: 0.2.0
+author: The llmops.vllm authors (@llmops)
+description:
+  - Compares the files with keys of engines that a configuration of HAProxy names with those that it is to name.
+positional: files, backends
+options:
+  _input:
+    description: The text of the configuration that is there.
+    type: str
+    required: true
+  files:
+    description: What P(llmops.vllm.engine_key_files#filter) returned.
+    type: dict
+    required: true
+  backends:
+    description: Names of backends to look at.
+    type: list
+    elements: str
+    required: true
+"""
+
+EXAMPLES = r"""
+# ['chat']
+others: "{{ 'backend chat\n    http-request del-header Authorization\n'
+            | llmops.vllm.other_engine_keys({'chat': '/etc/haproxy/llmops-vllm/engine-chat-5d1f0c9a2b7e4836.map'}, ['chat']) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: Those of the backends that the configuration has, with another key, or with none, or with one where none is to be.
+  type: list
+  elements: str
+"""
+
+import re
+
+
+def other_engine_keys(config, files, backends):
+    """Return the names of backends whose key would be another one."""
+    found = {}
+    for section in re.split(r"^(?=\S)", config, flags=re.MULTILINE):
+        if section.startswith("backend "):
+            name = section.split()[1]
+            file = re.search(r"\S*/engine-%s-[0-9a-f]{16}\.map" % re.escape(name), section)
+            found[name] = re.sub(r".*\(", "", file.group()) if file else ""
+    return [name for name in backends if name in found and found[name] != files.get(name, "")]
+
+
+class FilterModule:
+    """Filter of the same name."""
+
+    def filters(self):
+        """Return the filter by its name."""
+        return {"other_engine_keys": other_engine_keys}

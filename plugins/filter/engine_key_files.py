@@ -9,8 +9,8 @@ short_description: Files of a load balancer with the keys of engines
 version_added: 0.2.0
 author: The llmops.vllm authors (@llmops)
 description:
-  - A file is named by the key that is in it. So the files in use stay as they are while a new configuration is tried, and
-    the configuration tells by itself whether a key is another one.
+  - A file is named by the key that is in it. So the files in use stay as they are while a new configuration is tried,
+    and the configuration tells by itself whether a key is another one.
 positional: folder
 options:
   _input:

@@ -30,12 +30,13 @@ options:
 EXAMPLES = r"""
 # ['chat']
 others: "{{ 'backend chat\n    http-request del-header Authorization\n'
-            | llmops.vllm.other_engine_keys({'chat': '/etc/haproxy/llmops-vllm/engine-chat-5d1f0c9a2b7e4836.map'}, ['chat']) }}"
+            | llmops.vllm.other_engine_keys({'chat': '/etc/haproxy/llmops-vllm/engine-chat-5d1f0c9a2b7e4836.map'},
+                                            ['chat']) }}"
 """
 
 RETURN = r"""
 _value:
-  description: Those of the backends that the configuration has, with another key, or with none, or with one where none is to be.
+  description: Those of the backends that the configuration has with another key, or with a key on one side alone.
   type: list
   elements: str
 """

@@ -152,7 +152,7 @@ actions:
   elements: str
   sample: ["drain karakuri/gpu1:karakuri-70b", "save the states of all servers in /var/lib/haproxy/server-state"]
 running:
-  description: Whether a HAProxy listens on O(socket). The task fails where none does, and this tells it from other failures.
+  description: Whether a HAProxy listens on O(socket). If not, the task fails, and this tells why.
   returned: always
   type: bool
   sample: true

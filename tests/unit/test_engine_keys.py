@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from ansible_collections.llmops.vllm.plugins.filter.engine_key_files import engine_key_files
 from ansible_collections.llmops.vllm.plugins.filter.other_engine_keys import other_engine_keys
 

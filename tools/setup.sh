@@ -10,7 +10,7 @@ if [ "$(cat $venv/.inputs 2>/dev/null)" = "$inputs" ]; then
 fi
 
 # Not the Python of the environment that is about to be made again.
-PATH=${PATH#"$PWD/$venv/bin:"}
+PATH=$(printf '%s' "$PATH" | tr : '\n' | grep -vxF "$PWD/$venv/bin" | paste -sd: -)
 python=${PYTHON:-$(command -v python3.11 || command -v python3)}
 if ! "$python" -c 'import ensurepip' 2>/dev/null; then
     echo "setup: $python cannot make virtual environments, installing python3-venv"

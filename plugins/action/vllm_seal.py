@@ -11,8 +11,6 @@ class ActionModule(sealing.SealActionBase):
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
-        if self._task.check_mode:
-            return dict(result, changed=False, sealed=[], not_sealed={})
         args = self._task.args
         entries, not_sealed = [], {}
         for entry in args.get("seals") or []:

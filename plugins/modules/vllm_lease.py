@@ -22,8 +22,9 @@ attributes:
     support: none
     description: There is nothing to compare.
   idempotent:
-    support: full
-    description: A lease that is held already becomes longer at most.
+    support: partial
+    details: A lease that is held already becomes longer, which is a change.
+    description: A lease that was given back is not given back again.
 options:
   state:
     description:

@@ -110,6 +110,7 @@ not_sealed:
   sample: {vllm_image: ["image vllm/vllm-openai:v0.32.0"]}
 """
 
+import contextlib
 import os
 import traceback
 
@@ -132,18 +133,19 @@ class Seal:
 
     def run(self, check_mode):
         """Write or break them; return the result."""
-        if check_mode or (self.breaks and not os.path.exists(self.path)):
+        if self.breaks and not os.path.exists(self.path):
             return self.result
         new = {} if self.breaks else self._observed()
-        with _seals.locked(self.path):
+        self.result["sealed"] = sorted(new)
+        # The lock is a file of its own, which check mode does not make.
+        with contextlib.nullcontext() if check_mode else _seals.locked(self.path):
             before = _seals.read(self.path)
             after = {name: seal for name, seal in before.items() if name not in [each["name"] for each in self.seals]}
             after.update(new)
-            # One that cannot be read is written anew, and one without seals goes.
-            if after != before or not after:
-                _seals.write(self.path, after)
             self.result["changed"] = after != before
-        self.result["sealed"] = sorted(new)
+            # One that cannot be read is written anew, and one without seals goes.
+            if not check_mode and (after != before or not after):
+                _seals.write(self.path, after)
         return self.result
 
     def _observed(self):

@@ -215,6 +215,11 @@ def _work(deployments, pending, balancer):
             if host not in deployment["hosts"] or name not in found:
                 continue
             what = NOTHING if found[name] == "stuck" else found[name]
+            if what != NOTHING and what not in WORDS:
+                raise PlanError(
+                    "pending of '%s' on '%s' is '%s': it takes %s"
+                    % (name, host, what, ", ".join([*WORDS, NOTHING, "stuck"]))
+                )
             if deployment["balanced"] and balancer.held(_name(host, name)):
                 held.append(_name(host, name))
             elif what == NOTHING and deployment["balanced"] and balancer.drained(_name(host, name)):

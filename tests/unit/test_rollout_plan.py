@@ -42,6 +42,11 @@ def plan(*deployments: dict[str, Any], pending: Any = "replace", sizes: Any = No
     return make_plan(list(deployments), backends(*deployments), found, seen, sizes or [1, "25%", "100%"], **other)
 
 
+def test_a_word_that_is_none_is_refused() -> None:
+    with pytest.raises(PlanError, match="pending of 'chat' on 'gpu1' is 'replaec': it takes unknown, start, replace"):
+        plan(deployment(hosts(1)), pending="replaec")
+
+
 @pytest.mark.parametrize(
     ("count", "sizes", "batches"),
     [

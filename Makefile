@@ -6,7 +6,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 # `make test` runs these, test-all the others too.
 SHORT_SCENARIOS := local_e2e default docker_engine docker_firewall nvidia_container_toolkit model_snapshot vllm_image vllm_server \
-                   load_balancer rollout rollout_failure rollout_unreachable
+                   modules load_balancer rollout rollout_failure rollout_unreachable
 ALL_SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 # First and alone: on a fresh machine local_e2e meets one without Docker, and default makes the images that most test hosts have.
 FIRST_SCENARIOS := local_e2e default

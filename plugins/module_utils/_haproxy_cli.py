@@ -112,7 +112,8 @@ class Cli:
                 "%s may not use %s: run the task with become, or as a member of the socket's group"
                 % (_user(), self.path)
             ) from None
-        except socket.timeout:  # noqa: UP041 - Python 3.9 has it apart from TimeoutError
+        except socket.timeout:
+            # Python 3.9 has it apart from TimeoutError.
             raise HaproxyError(
                 "HAProxy did not answer on %s within %d s: see its load and its log, or raise timeout"
                 % (self.path, self.timeout)

@@ -235,7 +235,7 @@ class StreamedAnswer:
         if not isinstance(usage, dict) or not all(isinstance(delta, dict) for delta in deltas):
             raise RequestFailed("garbage", self.path, "no answer of vLLM but '%s'" % data[:80], status=200)
         self.tokens = usage.get("completion_tokens") or self.tokens
-        for choice, delta in zip(choices, deltas, strict=True):
+        for choice, delta in zip(choices, deltas):
             if choice.get("finish_reason") == "abort":
                 raise RequestFailed("broken", self.path, "the server gave the request up", 200, self.count())
             self.ended = self.ended or bool(choice.get("finish_reason"))

@@ -36,7 +36,10 @@ where it is gone), ...]}.
 
 from __future__ import annotations
 
+from typing import Any
+
 '''
+HISTORY_TYPE = "dict[str, list[tuple[str, dict[str, Any] | None]]]"
 # Types that no recorded parser tells.
 KINDS = {
     "max_lora_cls_labels": schemas.INT,
@@ -85,7 +88,8 @@ def table(parsers: dict[str, list[dict]]) -> dict[str, list[tuple]]:
 
 
 def render(parsers: dict[str, list[dict]]) -> str:
-    text = f"{HEAD}RELEASES = {tuple(parsers)!r}\nHISTORY = {dict(sorted(table(parsers).items()))!r}\n"
+    history = dict(sorted(table(parsers).items()))
+    text = f"{HEAD}RELEASES = {tuple(parsers)!r}\nHISTORY: {HISTORY_TYPE} = {history!r}\n"
     ruff = [Path(sys.executable).with_name("ruff"), "format", "--stdin-filename", TABLE, "-"]
     return subprocess.run(ruff, input=text, capture_output=True, text=True, check=True, cwd=ROOT).stdout
 

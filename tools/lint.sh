@@ -4,6 +4,10 @@ set -eu
 cd "$(dirname "$0")/.."
 .venv/bin/ruff check --quiet .
 .venv/bin/ruff format --quiet --check .
+# Under the name by which a plugin is imported, so that each has but one.
+mkdir -p .venv/types/ansible_collections/llmops
+ln -sfn "$PWD" .venv/types/ansible_collections/llmops/vllm
+.venv/bin/mypy --no-error-summary
 .venv/bin/yamllint --strict .
 .venv/bin/ansible-lint -q
 .venv/bin/antsibull-changelog lint

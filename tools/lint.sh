@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 mkdir -p .venv/types/ansible_collections/llmops
 ln -sfn "$PWD" .venv/types/ansible_collections/llmops/vllm
 .venv/bin/mypy --no-error-summary
+.venv/bin/mypy --no-error-summary --python-version 3.11 tests/support tools
 .venv/bin/yamllint --strict .
 .venv/bin/ansible-lint -q
 .venv/bin/antsibull-changelog lint

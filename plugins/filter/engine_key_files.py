@@ -36,10 +36,13 @@ _value:
   type: dict
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from ansible_collections.llmops.vllm.plugins.module_utils import _release
 
 
-def engine_key_files(backends, folder):
+def engine_key_files(backends: list[dict[str, Any]], folder: str) -> dict[str, str]:
     """Return {name of a backend: path}."""
     return {
         backend["name"]: "%s/engine-%s-%s.map"
@@ -52,6 +55,6 @@ def engine_key_files(backends, folder):
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"engine_key_files": engine_key_files}

@@ -42,9 +42,11 @@ _value:
 """
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 
-def other_engine_keys(config, files, backends):
+def other_engine_keys(config: str, files: dict[str, str], backends: list[str]) -> list[str]:
     """Return the names of backends whose key would be another one."""
     found = {}
     for section in re.split(r"^(?=\S)", config, flags=re.MULTILINE):
@@ -58,6 +60,6 @@ def other_engine_keys(config, files, backends):
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"other_engine_keys": other_engine_keys}

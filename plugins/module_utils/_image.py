@@ -59,7 +59,7 @@ def digest_of(attrs: Mapping[str, Any], name: str, preferred: str = "") -> str:
     return next((digest for digest in (own, preferred) if digest in digests), (digests or [""])[0])
 
 
-def describe(attrs: Mapping[str, Any], version: str) -> dict[str, Any]:
+def describe(attrs: Mapping[str, Any], version: str | None) -> dict[str, Any]:
     """Return what is known of an image. attrs: docker image inspect. version: of its vLLM, where it was asked."""
     config = attrs.get("Config") or {}
     labels = config.get("Labels") or {}

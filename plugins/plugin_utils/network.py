@@ -60,7 +60,7 @@ def _network(text: str) -> str:
 def addresses(entry: Deployment, network: Network) -> tuple[dict[str, str], list[str]]:
     """Return ({host: address that the deployment listens on}, problems)."""
     if entry["listen"] != INTERNAL:
-        return {host: entry["listen"] for host in entry["hosts"]}, []
+        return dict.fromkeys(entry["hosts"], str(entry["listen"])), []
     return _internal(entry["hosts"], network, "listens on the internal address")
 
 

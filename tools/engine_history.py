@@ -18,12 +18,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from ansible_collections.llmops.vllm.plugins.module_utils import _engine_schema as schemas
+
+# The release since which an option is so, and what it is, or None where it is gone.
+Entry = tuple[str, dict[str, Any] | None]
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "plugins" / "module_utils"))
-
-import _engine_schema as schemas  # noqa: E402
-
 PARSERS = ROOT / "tests" / "data" / "engine_parsers.json.xz"
 TABLE = ROOT / "plugins" / "module_utils" / "_engine_history.py"
 HEAD = '''# Copyright: (c) 2026, The llmops.vllm authors
@@ -36,7 +38,10 @@ where it is gone), ...]}.
 
 from __future__ import annotations
 
+from typing import Any
+
 '''
+HISTORY_TYPE = "dict[str, list[tuple[str, dict[str, Any] | None]]]"
 # Types that no recorded parser tells.
 KINDS = {
     "max_lora_cls_labels": schemas.INT,
@@ -47,18 +52,18 @@ KINDS = {
 }
 
 
-def read_parsers() -> dict[str, list[dict]]:
+def read_parsers() -> dict[str, list[dict[str, Any]]]:
     """Return the actions of each release, the oldest first."""
     parsers = json.loads(lzma.decompress(PARSERS.read_bytes()))
     return {version: parsers[version] for version in sorted(parsers, key=schemas.version_key)}
 
 
-def write_parsers(parsers: dict[str, list[dict]]) -> None:
+def write_parsers(parsers: dict[str, list[dict[str, Any]]]) -> None:
     text = json.dumps(parsers, sort_keys=True, separators=(",", ":"))
     PARSERS.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
-def table(parsers: dict[str, list[dict]]) -> dict[str, list[tuple]]:
+def table(parsers: dict[str, list[dict[str, Any]]]) -> dict[str, list[Entry]]:
     """Return the history. A type that a release does not tell is that of a release which does."""
     by_version = {version: schemas.from_actions(version, actions).options for version, actions in parsers.items()}
     told: dict[str, str] = dict(KINDS)
@@ -66,7 +71,7 @@ def table(parsers: dict[str, list[dict]]) -> dict[str, list[tuple]]:
         for name, option in options.items():
             if option.kind != schemas.ANY and option.form == schemas.VALUE and not option.choices:
                 told[name] = option.kind
-    history: dict[str, list[tuple]] = {}
+    history: dict[str, list[Entry]] = {}
     for version, options in by_version.items():
         for name in sorted(set(history) | set(options)):
             record = None
@@ -84,9 +89,10 @@ def table(parsers: dict[str, list[dict]]) -> dict[str, list[tuple]]:
     return history
 
 
-def render(parsers: dict[str, list[dict]]) -> str:
-    text = f"{HEAD}RELEASES = {tuple(parsers)!r}\nHISTORY = {dict(sorted(table(parsers).items()))!r}\n"
-    ruff = [Path(sys.executable).with_name("ruff"), "format", "--stdin-filename", TABLE, "-"]
+def render(parsers: dict[str, list[dict[str, Any]]]) -> str:
+    history = dict(sorted(table(parsers).items()))
+    text = f"{HEAD}RELEASES = {tuple(parsers)!r}\nHISTORY: {HISTORY_TYPE} = {history!r}\n"
+    ruff = [str(Path(sys.executable).with_name("ruff")), "format", "--stdin-filename", str(TABLE), "-"]
     return subprocess.run(ruff, input=text, capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
 

@@ -4,6 +4,13 @@ set -eu
 cd "$(dirname "$0")/.."
 .venv/bin/ruff check --quiet .
 .venv/bin/ruff format --quiet --check .
+# What runs on a host, with its Python.
+.venv/bin/vermin --quiet --target=3.9- --violations --no-tips plugins/modules plugins/module_utils
+# Under the name by which a plugin is imported, so that each has but one.
+mkdir -p .venv/types/ansible_collections/llmops
+ln -sfn "$PWD" .venv/types/ansible_collections/llmops/vllm
+.venv/bin/mypy --no-error-summary
+.venv/bin/mypy --no-error-summary --python-version 3.11 tests/support tools
 .venv/bin/yamllint --strict .
 .venv/bin/ansible-lint -q
 .venv/bin/antsibull-changelog lint

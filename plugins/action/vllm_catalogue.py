@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleLookupError
 from ansible.plugins.action import ActionBase
@@ -13,7 +15,7 @@ from ansible.utils.vars import load_extra_vars
 from ansible_collections.llmops.vllm.plugins.plugin_utils import chat_template, inventory_check, variables
 from ansible_collections.llmops.vllm.plugins.plugin_utils.catalogue import CatalogueError, read_catalogue, unlocked
 from ansible_collections.llmops.vllm.plugins.plugin_utils.lock import LockError, merge, read_lock, render, write_lock
-from ansible_collections.llmops.vllm.plugins.plugin_utils.network import ADDRESS_VARIABLE, Network
+from ansible_collections.llmops.vllm.plugins.plugin_utils.network import ADDRESS_VARIABLE, Deployment, Network
 
 
 class ActionModule(ActionBase):
@@ -23,7 +25,8 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
     _supports_diff = True
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        task_vars = task_vars or {}
         result = super().run(tmp, task_vars)
         dummy, args = self.validate_argument_spec(
             argument_spec=dict(
@@ -64,9 +67,14 @@ class ActionModule(ActionBase):
         result.setdefault("changed", False)
         return result
 
-    def _checked(self, args, locked, task_vars):
+    def _checked(
+        self, args: dict[str, Any], locked: dict[str, dict[str, str]], task_vars: dict[str, Any]
+    ) -> tuple[list[Deployment], list[dict[str, Any]], list[str]]:
         """Return deployments, backends and warnings; raise CatalogueError with every problem of the inventory."""
-        deployments, backends, problems, warnings = [], [], [], []
+        deployments: list[Deployment] = []
+        backends: list[dict[str, Any]] = []
+        problems: list[str] = []
+        warnings: list[str] = []
         try:
             deployments, backends = read_catalogue(
                 args["deployments"],
@@ -90,17 +98,17 @@ class ActionModule(ActionBase):
             raise CatalogueError(problems)
         return deployments, backends, warnings
 
-    def _address_of(self, task_vars):
+    def _address_of(self, task_vars: dict[str, Any]) -> Callable[[str], str | None]:
         # Of one host its variables are made ready in some milliseconds, so of those alone that are asked for.
         return lambda host: task_vars["hostvars"][host].get(ADDRESS_VARIABLE)
 
-    def _hosts_of(self, task_vars):
+    def _hosts_of(self, task_vars: dict[str, Any]) -> Callable[[str], list[str]]:
         patterns = lookup_loader.get("ansible.builtin.inventory_hostnames", loader=self._loader, templar=self._templar)
         # Ansible knows a localhost that no inventory names; no play of ours runs there.
         in_inventory = set(task_vars["groups"]["all"])
         found = {}
 
-        def hosts_of(pattern):
+        def hosts_of(pattern: str) -> list[str]:
             if pattern not in found:
                 hosts = [str(host) for host in patterns.run([pattern], variables=task_vars)]
                 found[pattern] = [host for host in hosts if host in in_inventory]
@@ -108,7 +116,7 @@ class ActionModule(ActionBase):
 
         return hosts_of
 
-    def _check_template(self, path):
+    def _check_template(self, path: str) -> None:
         """Raise TemplateError where the role vllm_server would find no usable template at a path."""
         lookup = lookup_loader.get("llmops.vllm.chat_template", loader=self._loader, templar=self._templar)
         role = os.path.join(variables.ROLES, "vllm_server")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ansible.utils.display import Display
 
 from ansible_collections.llmops.vllm.plugins.plugin_utils import sealing, seals
@@ -13,7 +15,8 @@ display = Display()
 class ActionModule(sealing.SealActionBase):
     """Compares what was sealed with what is, on the controller."""
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        task_vars = task_vars or {}
         result = super().run(tmp, task_vars)
         dummy, args = self.validate_argument_spec(
             argument_spec=dict(
@@ -49,8 +52,8 @@ class ActionModule(sealing.SealActionBase):
             display.display("  [%s] %s" % (task_vars["inventory_hostname"], result["msg"]))
         return result
 
-    def _wanted(self, entries, task_vars):
-        wanted = {}
+    def _wanted(self, entries: list[dict[str, Any]], task_vars: dict[str, Any]) -> dict[str, dict[str, str] | str]:
+        wanted: dict[str, dict[str, str] | str] = {}
         for entry in entries:
             try:
                 wanted[entry["name"]], dummy = self.sealed_of(entry, task_vars)
@@ -58,7 +61,7 @@ class ActionModule(sealing.SealActionBase):
                 wanted[entry["name"]] = str(error)
         return wanted
 
-    def _broken(self, names, task_vars):
+    def _broken(self, names: list[str], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Break seals; return what of the module's result is an error."""
         if not names:
             return {}

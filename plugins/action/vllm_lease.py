@@ -7,6 +7,7 @@ import getpass
 import os
 import socket
 import uuid
+from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -19,7 +20,8 @@ class ActionModule(ActionBase):
 
     _supports_check_mode = True
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        task_vars = task_vars or {}
         result = super().run(tmp, task_vars)
         # The playbook's own process; this is a worker of it.
         owner = os.getppid()
@@ -49,7 +51,7 @@ class ActionModule(ActionBase):
         return result
 
 
-def controller():
+def controller() -> str:
     """Return what tells this machine, since its last boot, from any other."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
@@ -63,7 +65,7 @@ def controller():
         return "%s %s" % (socket.gethostname(), boot)
 
 
-def process(number):
+def process(number: int) -> str:
     """Return what tells a process from another one that has its number later; its number alone where nothing does."""
     try:
         with open("/proc/%d/stat" % number, encoding="utf-8", errors="replace") as stream:
@@ -73,7 +75,7 @@ def process(number):
         return str(number)
 
 
-def is_alive(known):
+def is_alive(known: str) -> bool:
     """Return whether a process, as process() has told it, still runs."""
     number = known.split()[0] if known else ""
     if not number.isdigit():

@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 import time
+from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -18,6 +19,7 @@ from ansible_collections.llmops.vllm.plugins.plugin_utils.findings import (
     DEFAULTS,
     ERROR,
     GB,
+    Finding,
     findings,
     sentence,
 )
@@ -25,8 +27,10 @@ from ansible_collections.llmops.vllm.plugins.plugin_utils.findings import (
 display = Display()
 
 # Of what a module returns, what is Ansible's own, and what is of no interest to people.
-_NOT_SEEN = ("changed", "failed", "invocation", "warnings", "deprecations", "exception", "stderr_lines", "stdout_lines")
-_NOT_SEEN += ("seals",)
+_NOT_SEEN = (
+    *("changed", "failed", "invocation", "warnings", "deprecations", "exception", "stderr_lines", "stdout_lines"),
+    "seals",
+)
 
 
 class ActionModule(ActionBase):
@@ -35,7 +39,7 @@ class ActionModule(ActionBase):
     _requires_connection = False
     _supports_check_mode = True
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         dummy, args = self.validate_argument_spec(
             argument_spec=dict(
@@ -77,7 +81,7 @@ class ActionModule(ActionBase):
         return result
 
 
-def _check_codes(ignore):
+def _check_codes(ignore: list[str]) -> None:
     for code in ignore:
         if code not in CODES:
             near = difflib.get_close_matches(code, CODES, n=1)
@@ -85,15 +89,15 @@ def _check_codes(ignore):
             raise AnsibleActionFail("ignore has '%s', which is no code of a finding: %s" % (code, hint))
 
 
-def _seen(host):
+def _seen(host: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in host.items() if key not in _NOT_SEEN and not key.startswith("_")}
 
 
-def _where(finding):
+def _where(finding: Finding) -> str:
     return ", ".join(filter(None, (finding["host"], finding["deployment"])))
 
 
-def _summary(found, noun, hosts):
+def _summary(found: list[Finding], noun: str, hosts: int) -> str:
     if not found:
         return "nothing stands in the way on %d host%s" % (hosts, "s"[: hosts != 1])
     touched = len({finding["host"] for finding in found})
@@ -101,7 +105,7 @@ def _summary(found, noun, hosts):
     return "\n".join([head] + ["- %s: %s" % (_where(finding), sentence(finding)) for finding in found])
 
 
-def _write(path, hosts, found):
+def _write(path: str, hosts: dict[str, Any], found: list[Finding]) -> None:
     """Write the report; a reader never sees half of one."""
     report = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "findings": found, "hosts": hosts}
     folder = os.path.dirname(os.path.abspath(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -18,7 +19,7 @@ class ActionModule(ActionBase):
     _requires_connection = False
     _supports_check_mode = True
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         dummy, args = self.validate_argument_spec(
             argument_spec=dict(
@@ -50,7 +51,7 @@ class ActionModule(ActionBase):
         return result
 
 
-def _longest_turn(deployments, work):
+def _longest_turn(deployments: list[dict[str, Any]], work: dict[str, dict[str, str]]) -> int:
     """Return the seconds that a host's turn may take: its drains, its starts, and the way back."""
     seconds = {
         one["name"]: one["drain_timeout"] + 2 * (one["stop_timeout"] + one["start_timeout"]) for one in deployments

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ansible_collections.llmops.vllm.plugins.plugin_utils import sealing
 
 
 class ActionModule(sealing.SealActionBase):
     """Runs the module with what goes into each seal, of which no more than hashes leave the controller."""
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        task_vars = task_vars or {}
         result = super().run(tmp, task_vars)
         args = self._task.args
         entries, not_sealed = [], {}

@@ -29,12 +29,15 @@ _value:
   elements: dict
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _release
 
 
-def device_requests(gpus):
+def device_requests(gpus: object) -> list[dict[str, Any]]:
     """Return the device requests, with an error that Ansible shows as one sentence."""
     try:
         return _release.device_requests(gpus)
@@ -45,6 +48,6 @@ def device_requests(gpus):
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"device_requests": device_requests}

@@ -37,8 +37,13 @@ _value:
   elements: dict
 """
 
+from collections.abc import Callable
+from typing import Any
 
-def docker_firewall_rules(deployments, host):
+from ansible_collections.llmops.vllm.plugins.plugin_utils.network import Deployment
+
+
+def docker_firewall_rules(deployments: list[Deployment], host: str) -> list[dict[str, Any]]:
     """Return the rules of a host."""
     return [
         {
@@ -55,6 +60,6 @@ def docker_firewall_rules(deployments, host):
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"docker_firewall_rules": docker_firewall_rules}

@@ -39,12 +39,15 @@ _value:
   elements: str
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _engine_args
 
 
-def engine_argv(engine_args, version):
+def engine_argv(engine_args: dict[str, Any], version: str) -> list[str]:
     """Return the arguments, with an error that Ansible shows as one sentence."""
     try:
         return _engine_args.render(engine_args, _engine_args.schema_of_version(version)).argv
@@ -55,6 +58,6 @@ def engine_argv(engine_args, version):
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"engine_argv": engine_argv}

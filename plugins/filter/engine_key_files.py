@@ -25,7 +25,7 @@ options:
 """
 
 EXAMPLES = r"""
-# {'chat': '/etc/haproxy/llmops-vllm/engine-chat-5d1f0c9a2b7e4836.map'}
+# {'chat': '/etc/haproxy/llmops-vllm/engine-chat-0b080a57bad1d32d.map'}
 files: "{{ [{'name': 'chat', 'api_key': 'sk-of-engines'}, {'name': 'free'}]
            | llmops.vllm.engine_key_files('/etc/haproxy/llmops-vllm') }}"
 """
@@ -36,10 +36,13 @@ _value:
   type: dict
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from ansible_collections.llmops.vllm.plugins.module_utils import _release
 
 
-def engine_key_files(backends, folder):
+def engine_key_files(backends: list[dict[str, Any]], folder: str) -> dict[str, str]:
     """Return {name of a backend: path}."""
     return {
         backend["name"]: "%s/engine-%s-%s.map"
@@ -52,6 +55,6 @@ def engine_key_files(backends, folder):
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"engine_key_files": engine_key_files}

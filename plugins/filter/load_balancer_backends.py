@@ -37,10 +37,13 @@ _value:
   elements: dict
 """
 
+from collections.abc import Callable
+from typing import Any
+
 _SERVER_KEYS = ("name", "address", "port", "max_requests")
 
 
-def load_balancer_backends(backends, deployments):
+def load_balancer_backends(backends: list[dict[str, Any]], deployments: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the backends as the role load_balancer takes them."""
     keys = {deployment["name"]: deployment.get("api_key") or "" for deployment in deployments}
     return [
@@ -58,6 +61,6 @@ def load_balancer_backends(backends, deployments):
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"load_balancer_backends": load_balancer_backends}

@@ -48,6 +48,10 @@ _value:
 """
 
 import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*\Z")
 MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*\Z")
@@ -73,12 +77,12 @@ RANGES = {
 }
 
 
-def repeated(values):
+def repeated(values: list[T]) -> list[T]:
     """Return the values that are there more than once, each once."""
     return [value for index, value in enumerate(values) if values[:index].count(value) == 1]
 
 
-def mistakes_of_backend(backend):
+def mistakes_of_backend(backend: dict[str, Any]) -> list[str]:
     """Return what is wrong in one backend."""
     name, servers = str(backend["name"]), backend["servers"]
     models = [str(model) for model in backend["models"]]
@@ -126,11 +130,11 @@ def mistakes_of_backend(backend):
     return found
 
 
-def mistakes_of_clients(clients):
+def mistakes_of_clients(given: list[dict[str, Any]]) -> list[str]:
     """Return what is wrong in the keys of clients."""
     found = []
     # YAML has made numbers of some.
-    clients = [{"name": str(client["name"]), "key": str(client["key"])} for client in clients]
+    clients = [{"name": str(client["name"]), "key": str(client["key"])} for client in given]
     for client in clients:
         if not CLIENT.match(client["name"]):
             found.append(
@@ -148,7 +152,9 @@ def mistakes_of_clients(clients):
     return found
 
 
-def load_balancer_mistakes(backends, api_keys, paths, numbers):
+def load_balancer_mistakes(
+    backends: list[dict[str, Any]], api_keys: list[dict[str, Any]], paths: list[Any], numbers: dict[str, Any]
+) -> list[str]:
     """Return a sentence for each mistake."""
     found = []
     if not backends:
@@ -189,6 +195,6 @@ def load_balancer_mistakes(backends, api_keys, paths, numbers):
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"load_balancer_mistakes": load_balancer_mistakes}

@@ -38,8 +38,11 @@ _value:
   elements: str
 """
 
+from collections.abc import Callable
+from typing import Any
 
-def moved_servers(servers, backends):
+
+def moved_servers(servers: list[dict[str, Any]], backends: list[dict[str, Any]]) -> list[str]:
     """Return the servers that are up and would move."""
     wanted = {
         server["name"]: "%s:%s" % (server["address"], server["port"])
@@ -57,6 +60,6 @@ def moved_servers(servers, backends):
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"moved_servers": moved_servers}

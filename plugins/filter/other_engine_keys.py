@@ -30,7 +30,7 @@ options:
 EXAMPLES = r"""
 # ['chat']
 others: "{{ 'backend chat\n    http-request del-header Authorization\n'
-            | llmops.vllm.other_engine_keys({'chat': '/etc/haproxy/llmops-vllm/engine-chat-5d1f0c9a2b7e4836.map'},
+            | llmops.vllm.other_engine_keys({'chat': '/etc/haproxy/llmops-vllm/engine-chat-0b080a57bad1d32d.map'},
                                             ['chat']) }}"
 """
 
@@ -42,9 +42,11 @@ _value:
 """
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 
-def other_engine_keys(config, files, backends):
+def other_engine_keys(config: str, files: dict[str, str], backends: list[str]) -> list[str]:
     """Return the names of backends whose key would be another one."""
     found = {}
     for section in re.split(r"^(?=\S)", config, flags=re.MULTILINE):
@@ -58,6 +60,6 @@ def other_engine_keys(config, files, backends):
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"other_engine_keys": other_engine_keys}

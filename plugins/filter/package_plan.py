@@ -57,9 +57,11 @@ _value:
 """
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 
-def newest(versions, wanted):
+def newest(versions: list[str], wanted: str) -> str:
     """Return the first of the versions that is the wanted one, or ''."""
     if not wanted or wanted in versions:
         return wanted or (versions or [""])[0]
@@ -68,7 +70,9 @@ def newest(versions, wanted):
     return next((version for version in versions if meant.match(version)), "")
 
 
-def package_plan(names, installed, available, pinned, version):
+def package_plan(
+    names: list[str], installed: list[str], available: list[str], pinned: list[str], version: str
+) -> list[dict[str, Any]]:
     """Return the plan for each package."""
     there = {}
     for line in installed:
@@ -101,6 +105,6 @@ def package_plan(names, installed, available, pinned, version):
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"package_plan": package_plan}

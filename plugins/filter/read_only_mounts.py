@@ -29,8 +29,11 @@ _value:
   elements: dict
 """
 
+from collections.abc import Callable
+from typing import Any
 
-def read_only_mounts(places):
+
+def read_only_mounts(places: dict[str, str]) -> list[dict[str, Any]]:
     """Return the mounts, in the order of the dictionary."""
     return [
         {"type": "bind", "source": source, "target": target, "read_only": True} for source, target in places.items()
@@ -40,6 +43,6 @@ def read_only_mounts(places):
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"read_only_mounts": read_only_mounts}

@@ -30,10 +30,13 @@ _value:
   elements: str
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from ansible_collections.llmops.vllm.plugins.module_utils import _engine_args
 
 
-def reserved_engine_args(engine_args):
+def reserved_engine_args(engine_args: dict[str, Any]) -> list[str]:
     """Return the names alone; which key replaces each is the catalogue's to say."""
     return [name for name, dummy in _engine_args.reserved_in(engine_args)]
 
@@ -41,6 +44,6 @@ def reserved_engine_args(engine_args):
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"reserved_engine_args": reserved_engine_args}

@@ -39,13 +39,16 @@ _value:
   type: dict
 """
 
+from collections.abc import Callable
+from typing import Any
 
-def rollback_pending(recorded, host):
+
+def rollback_pending(recorded: dict[str, dict[str, Any]], host: str) -> dict[str, str]:
     """Return {deployment: rollback, nothing or stuck} of a host."""
     return {name: _pending(name, mine, recorded) for name, mine in recorded[host].items()}
 
 
-def _pending(name, mine, recorded):
+def _pending(name: str, mine: dict[str, Any], recorded: dict[str, dict[str, Any]]) -> str:
     current = mine["current"]
     if not current:
         return "nothing"
@@ -57,14 +60,15 @@ def _pending(name, mine, recorded):
     return "rollback" if mine["has_previous"] else "stuck"
 
 
-def _newest_rollout(records):
+def _newest_rollout(records: list[dict[str, Any]]) -> str:
     newest = max((record for record in records if record), key=lambda record: record["started_at"])
-    return newest["undoes"] if newest.get("rollback") else newest.get("rollout", "")
+    undone: str = newest["undoes"] if newest.get("rollback") else newest.get("rollout", "")
+    return undone
 
 
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"rollback_pending": rollback_pending}

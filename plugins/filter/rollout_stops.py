@@ -52,10 +52,15 @@ _value:
   elements: str
 """
 
-from ansible_collections.llmops.vllm.plugins.plugin_utils.rollout_plan import stop_reasons
+from collections.abc import Callable
+from typing import Any
+
+from ansible_collections.llmops.vllm.plugins.plugin_utils.rollout_plan import Seen, Work, stop_reasons
 
 
-def rollout_stops(batch, catalogue, work, seen, lost, max_lost):
+def rollout_stops(
+    batch: list[str], catalogue: dict[str, Any], work: Work, seen: Seen, lost: list[str], max_lost: int | str
+) -> list[str]:
     """Return why a batch must not begin."""
     return stop_reasons(catalogue["deployments"], catalogue["backends"], work, batch, seen, lost, int(max_lost))
 
@@ -63,6 +68,6 @@ def rollout_stops(batch, catalogue, work, seen, lost, max_lost):
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"rollout_stops": rollout_stops}

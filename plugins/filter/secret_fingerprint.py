@@ -32,12 +32,15 @@ _value:
   type: str
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from ansible_collections.llmops.vllm.plugins.module_utils import _release
 
 
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"secret_fingerprint": _release.secret_fingerprint}

@@ -51,11 +51,17 @@ _value:
   elements: dict
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from ansible_collections.llmops.vllm.plugins.module_utils import _release
 from ansible_collections.llmops.vllm.plugins.plugin_utils import chat_template, seals
+from ansible_collections.llmops.vllm.plugins.plugin_utils.network import Deployment
 
 
-def vllm_server_seals(deployments, host, catalogue, home, secrets_dir):
+def vllm_server_seals(
+    deployments: list[Deployment], host: str, catalogue: list[dict[str, Any]], home: str, secrets_dir: str
+) -> list[dict[str, Any]]:
     """Return the seals of the deployments of a host."""
     keys = {written["name"]: written.get("api_key") or "" for written in catalogue}
     return [
@@ -65,11 +71,11 @@ def vllm_server_seals(deployments, host, catalogue, home, secrets_dir):
     ]
 
 
-def _is_known(template):
+def _is_known(template: str) -> bool:
     return not template or not chat_template.is_path(template) or template.startswith("/")
 
 
-def _seal(deployment, key, home, secrets_dir):
+def _seal(deployment: Deployment, key: str, home: str, secrets_dir: str) -> dict[str, Any]:
     name = deployment["name"]
     folder = "%s/%s" % (secrets_dir, name)
     inputs = {
@@ -95,7 +101,7 @@ def _seal(deployment, key, home, secrets_dir):
     return {"name": "vllm_server:" + name, "inputs": inputs, "observe": observe}
 
 
-def _template(template):
+def _template(template: str) -> str:
     """Return the text of a chat template."""
     if not template or chat_template.is_text(template):
         return template
@@ -111,6 +117,6 @@ def _template(template):
 class FilterModule:
     """Filter of the same name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filter by its name."""
         return {"vllm_server_seals": vllm_server_seals}

@@ -34,6 +34,8 @@ _raw:
   elements: str
 """
 
+from typing import Any
+
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
@@ -43,13 +45,13 @@ from ansible_collections.llmops.vllm.plugins.plugin_utils import chat_template
 class LookupModule(LookupBase):
     """Finds chat templates and checks them."""
 
-    def run(self, terms, variables=None, **kwargs):
+    def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         try:
             return [self._text(str(term), variables) for term in terms]
         except chat_template.TemplateError as error:
             raise AnsibleLookupError(str(error)) from None
 
-    def _text(self, term, variables):
+    def _text(self, term: str, variables: dict[str, Any] | None) -> str:
         if chat_template.is_text(term):
             chat_template.check(term, "the text of chat_template")
             return term

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Iterable
 
 # "#7 text" is a step's name or state, "#7 0.234 text" is what it prints.
 _LINE = re.compile(r"#(?P<number>\d+) (?P<time>\d+\.\d+(?: |\Z))?(?P<text>.*)\Z", re.DOTALL)
@@ -54,15 +55,16 @@ class BuildLog:
     Of finished steps nothing is kept but the name.
     """
 
-    def __init__(self):
-        self._names = {}
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
         # The step that said something last comes last.
-        self._running = {}
-        self._latest = None
-        self._failed, self._error = None, ""
-        self._loose = deque(maxlen=_SHOWN)
+        self._running: dict[str, _Step] = {}
+        self._latest: _Step | None = None
+        self._failed: _Step | None = None
+        self._error = ""
+        self._loose: deque[str] = deque(maxlen=_SHOWN)
 
-    def feed(self, line):
+    def feed(self, line: str) -> None:
         """Take one line of the output."""
         found = _LINE.match(line.rstrip("\r\n"))
         if not found:
@@ -84,14 +86,14 @@ class BuildLog:
             self._state(number, text)
 
     @property
-    def doing(self):
+    def doing(self) -> str:
         """What the build does now, in one short line: a step and what it printed last."""
         if not self._latest:
             return ""
         name = _cut(self._latest.name, _LONGEST_NAME)
         return _cut("%s: %s" % (name, self._latest.lines[-1].strip()) if self._latest.lines else name, _LONGEST_DOING)
 
-    def failure(self):
+    def failure(self) -> tuple[str, list[str]]:
         """Return (step, lines): the step that failed and what it printed last.
 
         The step is '' where none had failed when the build did: a Dockerfile that cannot be read, a missing stage.
@@ -101,7 +103,7 @@ class BuildLog:
         last_words = [line for line in self._loose if _LAST_WORD.search(line)]
         return "", last_words[-1:] or list(self._loose)
 
-    def sentence(self, max_jobs=None):
+    def sentence(self, max_jobs: object = None) -> str:
         """Return why the build failed and what to do, in one sentence. max_jobs: as it was given, if it was."""
         step, lines = self.failure()
         all_lines = [self._error] + list(self._failed.lines) if self._failed else lines
@@ -129,13 +131,13 @@ class BuildLog:
             )
         return "%s failed: %s" % (where, _cut(_said(all_lines), 2 * _LONGEST_DOING))
 
-    def _begin(self, number, name):
+    def _begin(self, number: str, name: str) -> None:
         self._names[number] = name
         # BuildKit names a step again whenever it comes back to it, also to one that was done: images are pulled late.
         step = self._running.pop(number, None) or _Step(name)
         self._running[number] = self._latest = step
 
-    def _output(self, number, text):
+    def _output(self, number: str, text: str) -> None:
         step = self._running.pop(number, None)
         # Where a build fails, 20.10 repeats what the step had printed.
         if not step:
@@ -144,7 +146,7 @@ class BuildLog:
         if text:
             step.lines.append(text)
 
-    def _state(self, number, text):
+    def _state(self, number: str, text: str) -> None:
         ended = _END.match(text)
         if not ended:
             if text != "..." and not _DIGEST.match(text):
@@ -159,12 +161,12 @@ class BuildLog:
 
 
 class _Step:
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.lines = deque(maxlen=_KEPT)
+        self.lines: deque[str] = deque(maxlen=_KEPT)
 
 
-def _plain(text):
+def _plain(text: str) -> str:
     """Return a text without colours, and only the last of what carriage returns overwrite."""
     drawn = [part for part in _ESCAPES.sub("", text).split("\r") if part.strip()]
     if not drawn:
@@ -172,22 +174,22 @@ def _plain(text):
     return _LINE.sub(r"\g<text>", drawn[-1]).rstrip()[:_LONGEST_LINE]
 
 
-def _cut(text, length):
+def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _any(pattern, lines):
+def _any(pattern: re.Pattern[str], lines: Iterable[str]) -> bool:
     return any(pattern.search(line) for line in lines)
 
 
-def _less_memory(max_jobs):
-    jobs = int(max_jobs) if str(max_jobs).isdigit() else 0
+def _less_memory(max_jobs: object) -> str:
+    jobs = int(str(max_jobs)) if str(max_jobs).isdigit() else 0
     if jobs == 1:
         return "give this host more of it, as a single compiler job is too much"
     return "set max_jobs to %d or less, it was %d" % (jobs // 2, jobs) if jobs else "set max_jobs lower"
 
 
-def _said(lines):
+def _said(lines: Iterable[str]) -> str:
     """Return the line that tells most of a failure: the last that names an error, or the last that says anything."""
     lines = [line.strip() for line in lines if line.strip()]
     telling = [line for line in lines if not _NO_CAUSE.search(line)]

@@ -9,9 +9,11 @@ import hashlib
 import json
 import posixpath
 import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from ansible_collections.llmops.vllm.plugins.module_utils._dockerfile import parse
+from ansible_collections.llmops.vllm.plugins.module_utils._dockerfile import Dockerfile, parse
 from ansible_collections.llmops.vllm.plugins.module_utils._engine_schema import version_key
 
 DEVICES = ("cuda", "cpu")
@@ -42,14 +44,14 @@ class Plan:
 
     dockerfile: str
     target: str
-    args: dict
-    machine_args: tuple = ()
-    bases: list = field(default_factory=list)
+    args: dict[str, str]
+    machine_args: tuple[str, ...] = ()
+    bases: list[str] = field(default_factory=list)
     heredocs: bool = False
-    notes: list = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def dockerfile_of(paths, device, wanted=""):
+def dockerfile_of(paths: Collection[str], device: str, wanted: str = "") -> str:
     """Return the path of the Dockerfile, of the repository's paths: the wanted one, or the one of the device."""
     if wanted:
         if posixpath.normpath(wanted) in paths:
@@ -70,18 +72,18 @@ def dockerfile_of(paths, device, wanted=""):
 
 
 def make_plan(
-    path,
-    text,
-    version,
-    device,
-    cores,
-    memory,
-    target="",
-    build_args=None,
-    cuda_archs=(),
-    max_jobs=0,
-    precompiled=False,
-):
+    path: str,
+    text: str,
+    version: str,
+    device: str,
+    cores: int,
+    memory: int,
+    target: str = "",
+    build_args: Mapping[str, object] | None = None,
+    cuda_archs: Iterable[object] = (),
+    max_jobs: int = 0,
+    precompiled: bool = False,
+) -> Plan:
     """Return the plan of a build, or raise PlanError.
 
     path, text: of the Dockerfile; version: of vLLM, or '' where nothing tells; memory: of the machine, in bytes;
@@ -122,7 +124,7 @@ def make_plan(
     )
 
 
-def inputs_of(plan, commit, dockerfile_text_digest, base_ids):
+def inputs_of(plan: Plan, commit: str, dockerfile_text_digest: str, base_ids: Mapping[str, str]) -> dict[str, Any]:
     """Return what decides an image's content, as plain data. base_ids: {reference: id} of the plan's bases.
 
     Proxies decide nothing, and Docker keeps them out of the image: their URLs may hold a password.
@@ -141,13 +143,13 @@ def inputs_of(plan, commit, dockerfile_text_digest, base_ids):
     }
 
 
-def digest_of(inputs):
+def digest_of(inputs: Mapping[str, Any]) -> str:
     """Return the SHA-256 of inputs: equal ones have equal digests, on every host."""
     document = json.dumps(inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(document.encode("utf-8")).hexdigest()
 
 
-def changes(before, after):
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Return what differs between two inputs, one line each; nothing differs from {}, which no image was made of."""
     if not before:
         return []
@@ -163,7 +165,7 @@ def changes(before, after):
     return ["%s: %s -> %s" % (label, _short(old), _short(new)) for label, old, new in pairs if old != new]
 
 
-def _target(path, dockerfile, wanted):
+def _target(path: str, dockerfile: Dockerfile, wanted: str) -> str:
     names = dockerfile.stage_names()
     if wanted:
         stage = dockerfile.stage(wanted)
@@ -183,7 +185,7 @@ def _target(path, dockerfile, wanted):
     return serving.name if serving else dockerfile.stages[-1].name
 
 
-def _given(path, dockerfile, build_args):
+def _given(path: str, dockerfile: Dockerfile, build_args: Mapping[str, object]) -> dict[str, str]:
     """Return the operator's build arguments as text."""
     for name in build_args:
         if name in dockerfile.args or _PREDEFINED.fullmatch(name):
@@ -194,15 +196,15 @@ def _given(path, dockerfile, build_args):
     return {name: _text(value) for name, value in build_args.items()}
 
 
-def _text(value):
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)
 
 
-def _architectures(cuda_archs, version):
+def _architectures(cuda_archs: Iterable[object], version: str) -> list[str]:
     """Return the compute capabilities, each once, in their order."""
-    found = {}
+    found: dict[str, tuple[int, int, str, bool]] = {}
     for arch in map(str, cuda_archs):
         match = _ARCH.fullmatch(arch)
         if not match:
@@ -214,10 +216,10 @@ def _architectures(cuda_archs, version):
                 "build 0.19.1 or older, or leave these hosts out" % (version, arch, _WITHOUT_VOLTA)
             )
         found[arch] = (major, minor, match.group(3), bool(match.group(4)))
-    return sorted(found, key=found.get)
+    return sorted(found, key=found.__getitem__)
 
 
-def _notes(path, dockerfile, args, archs, memory):
+def _notes(path: str, dockerfile: Dockerfile, args: Mapping[str, str], archs: Sequence[str], memory: int) -> list[str]:
     """Return what an operator should know before CUDA kernels are compiled."""
     notes = []
     if archs and "torch_cuda_arch_list" not in dockerfile.args:
@@ -235,13 +237,13 @@ def _notes(path, dockerfile, args, archs, memory):
     return notes
 
 
-def _nearest(name, names):
+def _nearest(name: str, names: Iterable[str]) -> list[str]:
     """Return the names, three at most, that are most like a name, in any case: MAX_JOBS is like max_jobs."""
     by_lower = {other.lower(): other for other in sorted(names)}
     return [by_lower[near] for near in difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.7)]
 
 
-def _short(value):
+def _short(value: str | None) -> str:
     """Return a value as a line shows it: hashes by their beginning, URLs without their passwords."""
     text = re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28,52}\b", r"\1", "none" if value is None else value or "''")
     return re.sub(r"://[^/@\s]+@", "://***@", text)

@@ -13,6 +13,8 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, cast
 
 # The first Docker whose own BuildKit reads heredocs, and whose client leaves BuildKit to the plugin buildx.
 HEREDOC_DOCKER = 23
@@ -24,7 +26,7 @@ class BuildError(Exception):
     """One sentence that says what is wrong and what to do."""
 
 
-def build_command(server, client, has_buildx, heredocs):
+def build_command(server: str, client: str, has_buildx: bool, heredocs: bool) -> tuple[list[str], dict[str, str]]:
     """Return (the first words of a build by BuildKit, its environment), or raise BuildError.
 
     server, client: versions of Docker's daemon and of its command. heredocs: whether the Dockerfile has any.
@@ -45,14 +47,14 @@ def build_command(server, client, has_buildx, heredocs):
     )
 
 
-def machine():
+def machine() -> tuple[int, int]:
     """Return (cores, bytes of memory); not what is free now: a number of jobs that changes misses BuildKit's cache."""
     with open("/proc/meminfo", encoding="utf-8") as stream:
         sizes = dict(re.findall(r"^(\w+):\s+(\d+) kB", stream.read(), re.MULTILINE))
     return len(os.sched_getaffinity(0)), int(sizes["MemTotal"]) * 1024
 
 
-def refuse_small_disk(folder, min_free):
+def refuse_small_disk(folder: str, min_free: int) -> None:
     """Raise BuildError unless so many megabytes are free where Docker keeps its images."""
     free = shutil.disk_usage(folder).free // 10**6
     if free < min_free:
@@ -63,7 +65,7 @@ def refuse_small_disk(folder, min_free):
 
 
 @contextlib.contextmanager
-def alone(path, timeout, say):
+def alone(path: str, timeout: float, say: Callable[[str], object]) -> Iterator[None]:
     """Hold a lock while the block runs, having waited for others of this host's runs, so many seconds at most."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -85,7 +87,7 @@ def alone(path, timeout, say):
         os.close(fd)
 
 
-def watch(argv, environment, timeout, heed):
+def watch(argv: list[str], environment: Mapping[str, str], timeout: float, heed: Callable[[str], object]) -> int | None:
     """Run a command and give each line of its output to heed(); return its exit code, or None when it took too long.
 
     A command that is given up is ended with all that it started.
@@ -98,16 +100,18 @@ def watch(argv, environment, timeout, heed):
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
+    # A pipe was asked for.
+    output = cast(IO[bytes], process.stdout)
     late = threading.Event()
 
-    def give_up():
+    def give_up() -> None:
         late.set()
         _end(process)
 
     timer = threading.Timer(timeout, give_up)
     timer.start()
     try:
-        for line in process.stdout:
+        for line in output:
             # What it says of its being ended is no news.
             if not late.is_set():
                 heed(line.decode("utf-8", "replace").rstrip("\n"))
@@ -119,10 +123,10 @@ def watch(argv, environment, timeout, heed):
     finally:
         timer.cancel()
         timer.join()
-        process.stdout.close()
+        output.close()
 
 
-def _end(process):
+def _end(process: subprocess.Popen[bytes]) -> None:
     """End a command and what it started, which may outlive it: buildx is a process of its own."""
     # Asked to end, Docker's command tells the daemon to end the build as well.
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -137,6 +141,6 @@ def _end(process):
         return
 
 
-def _major(version):
+def _major(version: str) -> int:
     found = re.match(r"\d+", version)
     return int(found.group()) if found else 0

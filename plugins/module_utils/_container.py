@@ -8,8 +8,13 @@ import calendar
 import re
 import time
 import traceback
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.llmops.vllm.plugins.module_utils._diagnosis import ContainerEnd
+
+if TYPE_CHECKING:
+    import docker.models.containers
 
 try:
     import docker
@@ -17,7 +22,6 @@ try:
 
     DOCKER_ERROR = None
 except ImportError:
-    docker = None
     DOCKER_ERROR = traceback.format_exc()
 
 # A start prints a few hundred lines, the usage of an unknown option three hundred more.
@@ -34,7 +38,7 @@ class ContainerState:
     last run, or 0.
     """
 
-    def __init__(self, attrs):
+    def __init__(self, attrs: Mapping[str, Any]) -> None:
         state, host = attrs["State"], attrs.get("HostConfig") or {}
         self.restarting = bool(state.get("Restarting"))
         self.running = bool(state.get("Running")) and not self.restarting
@@ -53,46 +57,47 @@ class ContainerState:
 class Container:
     """The container of that name; raises docker's exceptions when Docker does not answer."""
 
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         self.name = name
         self._client = docker.from_env()
 
-    def state(self):
+    def state(self) -> ContainerState | None:
         """Return its ContainerState, or None when there is no such container."""
         container = self._get()
         return ContainerState(container.attrs) if container else None
 
-    def log(self, state, lines=_LOG_LINES, all_runs=False):
+    def log(self, state: ContainerState, lines: int | None = None, all_runs: bool = False) -> str:
         """Return the last lines of what its last run printed, or all of its runs."""
         container = self._get()
         if not container:
             return ""
         try:
             since = None if all_runs or not state.started else state.started - _EARLY
-            return container.logs(since=since, tail=lines).decode("utf-8", "replace")
+            said: bytes = container.logs(since=since, tail=lines or _LOG_LINES)
+            return said.decode("utf-8", "replace")
         except docker.errors.APIError:
             return ""
 
-    def set_restart_policy(self, policy):
+    def set_restart_policy(self, policy: Mapping[str, Any]) -> None:
         """Have Docker start it again, or not; policy: Docker's, such as {"Name": "no"}."""
         container = self._get()
         if container:
             container.update(restart_policy=policy)
 
-    def stop(self):
+    def stop(self) -> None:
         """Stop it, and with that Docker's attempts to start it again."""
         container = self._get()
         if container:
             container.stop()
 
-    def _get(self):
+    def _get(self) -> Any:
         try:
             return self._client.containers.get(self.name)
         except docker.errors.NotFound:
             return None
 
 
-def _seconds(timestamp):
+def _seconds(timestamp: str) -> float:
     """Return Docker's time, such as 2026-11-22T21:53:10.123456789Z, in seconds since 1970, or 0 for none."""
     found = re.match(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d+)?", timestamp)
     if not found or found.group(1) == "0001":

@@ -8,6 +8,8 @@ The texts are those that vLLM 0.4.2 to 0.33.0, Docker and CUDA print.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _engine_log
 
@@ -38,30 +40,37 @@ _EVIDENCE_LINES, _EVIDENCE_WIDTH = 5, 300
 class Diagnosis:
     """What failed. code: a word for programs; cause and remedy: halves of one sentence; evidence: list of lines."""
 
-    def __init__(self, code, cause, remedy, evidence=()):
+    def __init__(self, code: str, cause: str, remedy: str, evidence: Iterable[str] = ()) -> None:
         self.code, self.cause, self.remedy = code, _without_secrets(cause), remedy
         self.evidence = [_without_secrets(line)[:_EVIDENCE_WIDTH] for line in evidence][:_EVIDENCE_LINES]
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "%s: %s" % (self.cause, self.remedy)
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Return it as a module returns it."""
         return {"code": self.code, "cause": self.cause, "remedy": self.remedy, "evidence": self.evidence}
 
 
-def _without_secrets(text):
+def _without_secrets(text: str) -> str:
     return _SECRET.sub(r"\1***", text)
 
 
 class Rule:
     """A text that a failure prints. Its named groups are filled into cause and remedy."""
 
-    def __init__(self, code, pattern, cause, remedy, derive=None):
+    def __init__(
+        self,
+        code: str,
+        pattern: str,
+        cause: str,
+        remedy: str,
+        derive: Callable[[dict[str, str]], dict[str, str]] | None = None,
+    ) -> None:
         self.code, self.pattern, self.cause, self.remedy = code, re.compile(pattern), cause, remedy
         self.derive = derive
 
-    def match(self, line):
+    def match(self, line: str) -> Diagnosis | None:
         """Return the Diagnosis, or None."""
         found = self.pattern.search(line)
         if not found:
@@ -72,13 +81,13 @@ class Rule:
         return Diagnosis(self.code, self.cause % values, self.remedy % values)
 
 
-def _utilization(values):
+def _utilization(values: Mapping[str, str]) -> dict[str, str]:
     """Return the way out: with the largest gpu_memory_utilization that the free memory allows, in whole percent."""
     percent = int(100 * float(values["free"]) / float(values["total"]))
     return {"or_less": ", or set gpu_memory_utilization to %.2f or less" % (percent / 100.0) if percent else ""}
 
 
-def _context(values):
+def _context(values: Mapping[str, str]) -> dict[str, str]:
     """Return the way out for a context that is too long: with a number where vLLM gives one."""
     fits = values.get("fits")
     if not fits:
@@ -86,7 +95,7 @@ def _context(values):
     return {"set_to": "set max_model_len to %s or less, or raise gpu_memory_utilization" % fits}
 
 
-def _native_length(values):
+def _native_length(values: Mapping[str, str]) -> dict[str, str]:
     """Return the model's own limit, which vLLM writes as a float where the model's configuration does."""
     return {"limit": values["limit"].split(".", maxsplit=1)[0]}
 
@@ -457,12 +466,14 @@ class ContainerEnd:
     start it, or ''; memory: its limit in bytes, 0 for none.
     """
 
-    def __init__(self, status="exited", exit_code=1, oom_killed=False, error="", memory=0):
+    def __init__(
+        self, status: str = "exited", exit_code: int = 1, oom_killed: bool = False, error: str = "", memory: int = 0
+    ) -> None:
         self.status, self.exit_code, self.oom_killed = status, exit_code, oom_killed
         self.error, self.memory = error, memory
 
 
-def diagnose(log, end):
+def diagnose(log: str, end: ContainerEnd) -> Diagnosis:
     """Return the Diagnosis of a container that has ended, from the log of its last run and its ContainerEnd."""
     lines = _engine_log.lines_of(log)
     was_ready = _engine_log.is_ready(log)
@@ -477,17 +488,17 @@ def diagnose(log, end):
     return _first_match(_LOG_RULES, _suspects(lines)) or _by_exit_code(lines, end)
 
 
-def _suspects(lines):
+def _suspects(lines: Iterable[str]) -> list[str]:
     """Return the plain lines that may hold the cause: no news, and not those that only point at it."""
     plain = [_engine_log.plain(line) for line in lines if not _engine_log.is_calm(line)]
     return [line for line in plain if line and not _POINTER.search(line)]
 
 
-def _causes(lines):
+def _causes(lines: Iterable[str]) -> list[str]:
     return [_DUMP.sub("", line)[:500] for line in _suspects(lines) if _ERROR.search(line)]
 
 
-def _first_match(rules, lines):
+def _first_match(rules: Iterable[Rule], lines: Iterable[str]) -> Diagnosis | None:
     """Return the Diagnosis of the first line that a rule knows, since later ones are consequences, or None."""
     for line in lines:
         for rule in rules:
@@ -497,7 +508,7 @@ def _first_match(rules, lines):
     return None
 
 
-def _death_of_a_server(lines, end):
+def _death_of_a_server(lines: list[str], end: ContainerEnd) -> Diagnosis:
     """Return the Diagnosis of a server that was up."""
     up = max((number for number, line in enumerate(lines) if _engine_log.READY.search(line)), default=-1)
     died = [number for number, line in enumerate(lines) if number > up and _DEATH.search(line)]
@@ -526,7 +537,7 @@ _QUIET_ENDS = (0, 130, 137, 143)
 _DEATH_RULES = [rule for rule in _LOG_RULES if rule.code.startswith(("gpu_", "cpu_"))]
 
 
-def _killed_for_memory(end, was_ready):
+def _killed_for_memory(end: ContainerEnd, was_ready: bool) -> Diagnosis:
     limit = ", which is %s GiB" % round(end.memory / 1024.0**3, 2) if end.memory else ""
     return Diagnosis(
         "out_of_memory",
@@ -539,7 +550,7 @@ def _killed_for_memory(end, was_ready):
     )
 
 
-def _by_exit_code(lines, end):
+def _by_exit_code(lines: list[str], end: ContainerEnd) -> Diagnosis:
     """Return the Diagnosis of an end that no line explains."""
     words = _causes(lines)
     code = end.exit_code
@@ -579,5 +590,5 @@ def _by_exit_code(lines, end):
     )
 
 
-def _unknown(cause, evidence):
+def _unknown(cause: str, evidence: Iterable[str]) -> Diagnosis:
     return Diagnosis("unknown", cause, "read the rest of its log (docker logs)", evidence)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import json
 import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 # What a running daemon takes over on SIGHUP, by Docker's documentation (dockerd, "Daemon configuration file").
 # Its list has "features" as well, but devices of the Container Device Interface are set up at the start only.
@@ -46,7 +48,7 @@ class DaemonConfigError(Exception):
     """One sentence about daemon.json."""
 
 
-def read(text, path):
+def read(text: str, path: str) -> dict[str, Any]:
     """Return the document of a daemon.json; an empty file is none."""
     if not text.strip():
         return {}
@@ -62,7 +64,9 @@ def read(text, path):
     return document
 
 
-def merge(document, record, settings):
+def merge(
+    document: dict[str, Any], record: Iterable[dict[str, Any]], settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return (document, record) after an owner's settings are what they shall be.
 
     record: what the owner set before, a list of {path, value} and, where there was another value, before. Everything
@@ -92,13 +96,13 @@ def merge(document, record, settings):
     return result, kept
 
 
-def changed_keys(before, after):
+def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Return the keys of the whole document whose values differ, sorted."""
     keys = set(before) | set(after)
     return sorted(key for key in keys if before.get(key, NOTHING) != after.get(key, NOTHING))
 
 
-def how_to_apply(before, after):
+def how_to_apply(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Return how a running daemon takes a changed document over, one of HOW."""
     keys = changed_keys(before, after)
     if not keys:
@@ -106,23 +110,23 @@ def how_to_apply(before, after):
     return "reload" if all(key in (RELOADABLE if key in after else NEUTRAL) for key in keys) else "restart"
 
 
-def for_reload(before, after):
+def for_reload(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a daemon has to read so that it takes a document over: what is gone stands there as its default."""
     gone = {key: NEUTRAL[key] for key in before if key not in after and key in NEUTRAL}
     return {**after, **copy.deepcopy(gone)}
 
 
-def render(document):
+def render(document: Mapping[str, Any]) -> str:
     """Return the text of a document, its keys in the order in which they stand."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def without_secrets(text):
+def without_secrets(text: str) -> str:
     """Return a text for a diff, without the passwords of proxies and mirrors."""
     return re.sub(r"://[^/@\s\"]+@", "://***@", text)
 
 
-def _leaves(settings, path=()):
+def _leaves(settings: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key, value in settings.items():
         if isinstance(value, dict) and value:
             yield from _leaves(value, path + (key,))
@@ -130,7 +134,7 @@ def _leaves(settings, path=()):
             yield path + (key,), value
 
 
-def _get(document, path):
+def _get(document: Any, path: tuple[str, ...]) -> Any:
     for key in path:
         if not isinstance(document, dict) or key not in document:
             return NOTHING
@@ -138,7 +142,7 @@ def _get(document, path):
     return document
 
 
-def _set(document, path, value):
+def _set(document: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     for depth, key in enumerate(path[:-1], 1):
         document = document.setdefault(key, {})
         if not isinstance(document, dict):
@@ -149,7 +153,7 @@ def _set(document, path, value):
     document[path[-1]] = copy.deepcopy(value)
 
 
-def _remove(document, path):
+def _remove(document: dict[str, Any], path: tuple[str, ...]) -> None:
     """Takes a value away, and with it the objects that are empty then."""
     parents = []
     for key in path[:-1]:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 # To the published port, whether Docker or docker-proxy passes it on.
 CHAIN = "LLMOPS-VLLM"
@@ -39,12 +41,12 @@ class FirewallError(Exception):
     """One sentence about a rule or about iptables."""
 
 
-def read_rules(rules, local=None):
+def read_rules(rules: Iterable[Mapping[str, Any]], local: Collection[str] | None = None) -> list[dict[str, Any]]:
     """Return the rules with their addresses as iptables writes them, or tell what is wrong with one.
 
     local: the addresses of the host. A rule for another one would match nothing, and leave the port open.
     """
-    done = []
+    done: list[dict[str, Any]] = []
     for rule in rules:
         name = rule["name"]
         if not NAME.fullmatch(name):
@@ -80,9 +82,9 @@ def read_rules(rules, local=None):
     return done
 
 
-def local_addresses(fib_trie):
+def local_addresses(fib_trie: str) -> list[str]:
     """Return the IPv4 addresses of a host, of the text of /proc/net/fib_trie, in its order."""
-    found = {}
+    found: dict[str, None] = {}
     last = ""
     for line in fib_trie.splitlines():
         words = line.split()
@@ -93,7 +95,7 @@ def local_addresses(fib_trie):
     return list(found)
 
 
-def chains(rules, version):
+def chains(rules: Sequence[Mapping[str, Any]], version: int) -> dict[str, list[str]]:
     """Return {chain: its rules} for IPv4 (4) or IPv6 (6), empty where nothing is to be loaded."""
     if version == 6:
         # Docker publishes a port of all addresses on those of IPv6 as well; nobody is allowed there.
@@ -116,7 +118,7 @@ def chains(rules, version):
     return {CHAIN: published, ROUTED: routed}
 
 
-def restore(wanted, further=()):
+def restore(wanted: Mapping[str, Sequence[str]], further: Sequence[str] = ()) -> str:
     """Return the input of iptables-restore that fills chains, empty where there are none."""
     if not wanted and not further:
         return ""
@@ -125,9 +127,9 @@ def restore(wanted, further=()):
     return "\n".join(["*mangle", *lines, *further, "COMMIT", ""])
 
 
-def read_listing(text):
+def read_listing(text: str) -> dict[str, list[str]]:
     """Return {chain: its rules} of what `iptables -t mangle -S` printed."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for line in text.splitlines():
         command, _space, rest = line.partition(" ")
         chain, _space, rule = rest.partition(" ")
@@ -138,7 +140,7 @@ def read_listing(text):
     return found
 
 
-def plan(wanted, loaded):
+def plan(wanted: Mapping[str, list[str]], loaded: Mapping[str, list[str]]) -> str:
     """Return the input of iptables-restore that makes what is loaded what is wanted, in one step; '' when it is."""
     further = []
     for chain in wanted:
@@ -158,13 +160,13 @@ def plan(wanted, loaded):
     return restore({**wanted, **{chain: [] for chain in gone}}, further + ["-X %s" % chain for chain in gone])
 
 
-def shown(loaded):
+def shown(loaded: Mapping[str, list[str]]) -> str:
     """Return our chains, and those of the kernel that jump there, as text for a diff."""
     chains_shown = [*HOOKS.values(), *CHAINS]
     return "".join("-A %s %s\n" % (chain, rule) for chain in chains_shown for rule in loaded.get(chain, []))
 
 
-def afterwards(wanted, loaded):
+def afterwards(wanted: Mapping[str, list[str]], loaded: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Return what is loaded after a plan has been carried out."""
     jumps = {
         hook: (["-j %s" % chain] if chain in wanted else [])
@@ -174,7 +176,9 @@ def afterwards(wanted, loaded):
     return {**jumps, **wanted}
 
 
-def unit(programs, files, wanted):
+def unit(
+    programs: Mapping[int, tuple[str, str]], files: Mapping[int, str], wanted: Mapping[int, Mapping[str, list[str]]]
+) -> str:
     """Return the text of the unit that loads the files at boot, before Docker, and again with what may flush them.
 
     programs, files, wanted: by version of IP; programs is (iptables, iptables-restore).
@@ -216,7 +220,7 @@ WantedBy=multi-user.target docker.service
 """
 
 
-def _address(name, text, local):
+def _address(name: str, text: str, local: Collection[str] | None) -> str:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -236,7 +240,7 @@ def _address(name, text, local):
     return text
 
 
-def _source(name, text):
+def _source(name: str, text: str) -> str:
     try:
         # The words of an interface keep the host's part.
         network = ipaddress.ip_interface(text)
@@ -256,7 +260,7 @@ def _source(name, text):
     return str(network.network)
 
 
-def _target(rule):
+def _target(rule: str) -> str:
     try:
         words = shlex.split(rule)
     except ValueError:
@@ -268,11 +272,11 @@ def _target(rule):
     return ""
 
 
-def _equal(rules, others):
+def _equal(rules: Iterable[str] | None, others: Iterable[str]) -> bool:
     return rules is not None and [_normal(rule) for rule in rules] == [_normal(rule) for rule in others]
 
 
-def _normal(rule):
+def _normal(rule: str) -> list[tuple[Any, ...]]:
     """Return a rule in a form that does not depend on how iptables orders options when it prints them."""
     options = []
     inverted = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 
@@ -30,7 +31,7 @@ class Stage:
 
     name: str
     base: str
-    needs: set = field(default_factory=set)
+    needs: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -38,28 +39,29 @@ class Dockerfile:
     """A Dockerfile. global_args: the ARGs before the first FROM, each with its default as written, or None; args:
     the names of all ARGs; heredocs, mounts: whether any instruction has one."""
 
-    stages: list = field(default_factory=list)
-    global_args: dict = field(default_factory=dict)
-    args: set = field(default_factory=set)
+    stages: list[Stage] = field(default_factory=list)
+    global_args: dict[str, str | None] = field(default_factory=dict)
+    args: set[str] = field(default_factory=set)
     heredocs: bool = False
     mounts: bool = False
 
-    def stage_names(self):
+    def stage_names(self) -> list[str]:
         """Return the names of the stages that have one, in order."""
         return [stage.name for stage in self.stages if stage.name]
 
-    def stage(self, target=""):
+    def stage(self, target: str = "") -> Stage | None:
         """Return the stage of this name (in any case) or number, the last one for '', or None."""
         numbers = self._wanted(target)
         return self.stages[numbers[0]] if numbers else None
 
-    def bases_of(self, target="", build_args=None):
+    def bases_of(self, target: str = "", build_args: Mapping[str, object] | None = None) -> list[str]:
         """Return the images, sorted, that a build of the target pulls: its own, and those of all stages it needs.
 
         An image whose name holds a variable without a value is left out.
         """
         values = self._values(build_args or {})
-        bases, seen = set(), set()
+        bases: set[str] = set()
+        seen: set[int] = set()
         waiting = self._wanted(target)
         while waiting:
             number = waiting.pop()
@@ -76,10 +78,10 @@ class Dockerfile:
                     bases.add(reference)
         return sorted(bases)
 
-    def _wanted(self, target):
+    def _wanted(self, target: str) -> list[int]:
         return (self._numbers(target) if target else list(range(len(self.stages))))[-1:]
 
-    def _numbers(self, reference, end=None):
+    def _numbers(self, reference: str, end: int | None = None) -> list[int]:
         """Return the numbers of the stages that a reference means: one or none.
 
         Where the platform completes the name (``base-${TARGETARCH}``, in vLLM's Dockerfile.cpu), all that it may be.
@@ -96,8 +98,8 @@ class Dockerfile:
             found = [int(pattern)]
         return found
 
-    def _values(self, build_args):
-        values = {}
+    def _values(self, build_args: Mapping[str, object]) -> dict[str, str | None]:
+        values: dict[str, str | None] = {}
         for name, default in self.global_args.items():
             if name in build_args:
                 values[name] = str(build_args[name])
@@ -106,7 +108,7 @@ class Dockerfile:
         return values
 
 
-def parse(text):
+def parse(text: str) -> Dockerfile:
     """Return the Dockerfile of a text."""
     dockerfile = Dockerfile()
     for keyword, words, heredoc in _instructions(text):
@@ -133,14 +135,14 @@ def parse(text):
     return dockerfile
 
 
-def _instructions(text):
+def _instructions(text: str) -> Iterator[tuple[str, list[str], bool]]:
     """Give (keyword, words, whether it has a heredoc) of each instruction."""
     lines = iter(text.lstrip("\ufeff").replace("\r\n", "\n").split("\n"))
     for instruction in _joined(lines):
         words = _WORD.findall(instruction)
         keyword = words.pop(0).upper()
-        heredocs = [_HEREDOC.match(word) for word in words] if keyword in ("RUN", "COPY", "ADD") else []
-        heredocs = [heredoc for heredoc in heredocs if heredoc]
+        matches = [_HEREDOC.match(word) for word in words] if keyword in ("RUN", "COPY", "ADD") else []
+        heredocs = [match for match in matches if match]
         for heredoc in heredocs:
             for body in lines:
                 if (body.lstrip("\t") if heredoc.group("tabs") else body) == heredoc.group("name"):
@@ -148,7 +150,7 @@ def _instructions(text):
         yield keyword, words, bool(heredocs)
 
 
-def _joined(lines):
+def _joined(lines: Iterable[str]) -> Iterator[str]:
     """Give instructions without comments, each in one line."""
     instruction = ""
     for line in lines:
@@ -163,22 +165,22 @@ def _joined(lines):
         yield instruction
 
 
-def _unquoted(word):
+def _unquoted(word: str) -> str:
     return word[1:-1] if len(word) > 1 and word[0] in "\"'" and word[-1] == word[0] else word
 
 
-def _expand(text, values):
+def _expand(text: str, values: Mapping[str, str | None]) -> str:
     """Return a text with its variables expanded; those that nothing tells stay as they are."""
 
-    def value_of(variable):
+    def value_of(variable: re.Match[str]) -> str:
         name, sign, word = variable.group("plain") or variable.group("name"), variable.group("sign"), variable["word"]
         value = values.get(name)
         if not sign:
             return variable.group(0) if name not in values else value or ""
-        is_set = bool(value) if sign.startswith(":") else value is not None
+        is_set = value is not None and (value != "" or not sign.startswith(":"))
         if sign.endswith("+"):
             return word if is_set else ""
-        return value if is_set else word
+        return value or "" if is_set else word
 
     # Each round takes the innermost.
     for _dummy in range(text.count("$")):

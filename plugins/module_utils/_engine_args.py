@@ -10,7 +10,9 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _engine_changes as changes
 from ansible_collections.llmops.vllm.plugins.module_utils import _engine_schema as schemas
@@ -50,7 +52,7 @@ _HUMAN = re.compile(r"\d+(\.\d+)?[kKmMgGtT]?\Z")
 class EngineArgsError(Exception):
     """Every problem of the options of one deployment. problems: list of sentences without a full stop."""
 
-    def __init__(self, problems):
+    def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
 
@@ -59,20 +61,20 @@ class EngineArgsError(Exception):
 class Rendered:
     """argv: the command line; translated and warnings: sentences for people."""
 
-    argv: list = field(default_factory=list)
-    translated: list = field(default_factory=list)
-    warnings: list = field(default_factory=list)
+    argv: list[str] = field(default_factory=list)
+    translated: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 # "snapshot:draft", "snapshot:draft/part" or, for an adapter, "sql=snapshot:sql".
 _SNAPSHOT = re.compile(r"(?:(?<=\A)|(?<==))snapshot:([A-Za-z0-9][\w.-]*)")
 
 
-def with_snapshots(engine_args, paths):
+def with_snapshots(engine_args: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
     """Return engine_args with ``snapshot:NAME`` replaced by paths[NAME]; raise EngineArgsError for unknown names."""
-    unknown = []
+    unknown: list[str] = []
 
-    def placed(value):
+    def placed(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: placed(inner) for key, inner in value.items()}
         if isinstance(value, (list, tuple)):
@@ -82,7 +84,7 @@ def with_snapshots(engine_args, paths):
         unknown.extend(name for name in _SNAPSHOT.findall(value) if name not in paths)
         return _SNAPSHOT.sub(lambda found: paths.get(found.group(1), found.group(0)), value)
 
-    result = placed(engine_args)
+    result = {name: placed(value) for name, value in engine_args.items()}
     if unknown:
         known = ", ".join(sorted(paths)) or "none"
         raise EngineArgsError(
@@ -94,7 +96,7 @@ def with_snapshots(engine_args, paths):
     return result
 
 
-def reserved_in(engine_args):
+def reserved_in(engine_args: Iterable[str]) -> list[tuple[str, str]]:
     """Return (name as given, the deployment's key to use instead) for each reserved option."""
     found = []
     for name in engine_args:
@@ -104,12 +106,18 @@ def reserved_in(engine_args):
     return found
 
 
-def schema_of_version(version):
+def schema_of_version(version: str) -> schemas.Schema:
     """Return the schema that the table of known releases has for a version."""
     return schemas.from_table(version, HISTORY, RELEASES)
 
 
-def render(engine_args, schema, translate=True, where_known=None, upgraded_from=""):
+def render(
+    engine_args: Mapping[str, Any],
+    schema: schemas.Schema,
+    translate: bool = True,
+    where_known: Mapping[str, Any] | None = None,
+    upgraded_from: str = "",
+) -> Rendered:
     """Return the Rendered command line of engine_args, or raise EngineArgsError with every problem.
 
     engine_args: {name: value}; names are spelled with underscores (dashes do no harm), ``option.key`` is a key of an
@@ -125,7 +133,7 @@ def render(engine_args, schema, translate=True, where_known=None, upgraded_from=
     for name, value in (where_known or {}).items():
         if name not in args and schema.find(name)[0]:
             args[name] = value
-    seen = {}
+    seen: dict[str, str] = {}
     for name, value in args.items():
         if value is None or (name == "quantization" and value in ("none", "None")):
             continue
@@ -153,10 +161,10 @@ def render(engine_args, schema, translate=True, where_known=None, upgraded_from=
     return result
 
 
-def _plain_names(engine_args):
+def _plain_names(engine_args: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return the options under their plain names, with dotted ones folded into their option, and problems."""
-    args = {}
-    problems = []
+    args: dict[str, Any] = {}
+    problems: list[str] = []
     for given, value in engine_args.items():
         name, dot, path = schemas.plain(given).partition(".")
         if dot:
@@ -171,7 +179,7 @@ def _plain_names(engine_args):
     return args, problems
 
 
-def _merged(one, other):
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     merged = dict(one)
     for key, value in other.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -179,7 +187,7 @@ def _merged(one, other):
     return merged
 
 
-def _without_old_defaults(args, schema, sentences):
+def _without_old_defaults(args: dict[str, Any], schema: schemas.Schema, sentences: list[str]) -> dict[str, Any]:
     """Return the options without those that are gone and were what vLLM did anyway."""
     kept = {}
     for name, value in args.items():
@@ -191,7 +199,7 @@ def _without_old_defaults(args, schema, sentences):
     return kept
 
 
-def _last_option(name, version):
+def _last_option(name: str, version: str) -> schemas.Option | None:
     """Return the option as it was in the last release that had it before a version, or None."""
     last = None
     for since, record in HISTORY.get(name, ()):
@@ -200,7 +208,7 @@ def _last_option(name, version):
     return last
 
 
-def _unknown(name, schema):
+def _unknown(name: str, schema: schemas.Schema) -> str:
     who = "vLLM %s" % schema.version if schema.version else "this vLLM"
     life = schemas.lifetime(name, HISTORY)
     prefixed = schema.beginning_with(name)
@@ -229,7 +237,7 @@ def _unknown(name, schema):
     return "%s has no option %s: %s" % (who, name, hint)
 
 
-def _words(option, positive, name, value):
+def _words(option: schemas.Option, positive: bool, name: str, value: Any) -> list[str]:
     """Return the words of one option on the command line, or raise ValueError with one sentence."""
     if option.form in (schemas.FLAG, schemas.PAIR, schemas.SWITCH):
         return _boolean_words(option, positive, name, value)
@@ -260,7 +268,7 @@ def _words(option, positive, name, value):
     return [flag] + words
 
 
-def _boolean_words(option, positive, name, value):
+def _boolean_words(option: schemas.Option, positive: bool, name: str, value: object) -> list[str]:
     if not isinstance(value, bool):
         hint = ": write it without quotes" if str(value).lower() in ("true", "false", "yes", "no") else ""
         raise ValueError("%s is %r, it takes true or false%s" % (name, value, hint))
@@ -276,7 +284,7 @@ def _boolean_words(option, positive, name, value):
     return []
 
 
-def _lora_modules(value):
+def _lora_modules(value: Any) -> list[Any]:
     """Return adapters as vLLM takes them; {name: path} is the short way to write them."""
     if isinstance(value, dict) and not {"name", "path"} <= set(value):
         return ["%s=%s" % pair for pair in value.items()]
@@ -288,7 +296,7 @@ def _lora_modules(value):
     ]
 
 
-def _word(option, name, value):
+def _word(option: schemas.Option, name: str, value: Any) -> str:
     kind = option.kind
     if isinstance(value, dict) and not _takes_documents(option):
         raise ValueError("%s is a dictionary, it takes %s" % (name, _takes(option)))
@@ -315,7 +323,7 @@ def _word(option, name, value):
     return word
 
 
-def _takes_documents(option):
+def _takes_documents(option: schemas.Option) -> bool:
     """Return whether a dictionary is a value of the option. Some releases had the document as text."""
     if option.name == "lora_modules" or option.kind == schemas.ANY:
         return True
@@ -323,7 +331,7 @@ def _takes_documents(option):
     return schemas.JSON in kinds or schemas.JSON_OR_TEXT in kinds
 
 
-def _number(option, name, value):
+def _number(option: schemas.Option, name: str, value: object) -> float | None:
     """Return the number that a value is, None where the option takes no number, or raise ValueError."""
     kind = option.kind
     word = str(value)
@@ -347,7 +355,7 @@ def _number(option, name, value):
     return None
 
 
-def _takes(option):
+def _takes(option: schemas.Option) -> str:
     if option.choices:
         what = "one of %s" % ", ".join(map(str, option.choices))
     else:
@@ -365,9 +373,9 @@ def _takes(option):
     return "a list of such: %s" % what if option.nargs in ("+", "*") or option.form == schemas.APPEND else what
 
 
-def _traps(args, schema, upgraded_from):
+def _traps(args: Mapping[str, Any], schema: schemas.Schema, upgraded_from: str) -> list[str]:
     version = schemas.version_key(schema.version)
-    warnings = []
+    warnings: list[str] = []
     if not version:
         return warnings
     # Read from the releases: the explicit name chose the plain kernel, none chose the one of Marlin.

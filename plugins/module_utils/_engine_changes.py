@@ -7,6 +7,12 @@ Pure logic. When an option came and went is in _engine_history; here is what to 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ansible_collections.llmops.vllm.plugins.module_utils._engine_schema import Schema
+
 # The option that took its place, with the same values.
 RENAMED = {
     "chat_template_text_format": "chat_template_content_format",
@@ -122,7 +128,7 @@ MOVED_DEFAULTS = (
 )
 
 
-def translated(args, schema):
+def translated(args: Mapping[str, Any], schema: Schema) -> tuple[dict[str, Any], list[str]]:
     """Return (args, sentences): options that are gone are replaced where there is only one way to do so.
 
     args: {name: value}, spelled with underscores. schema: of the vLLM that is to take them.
@@ -142,17 +148,17 @@ def translated(args, schema):
     return result, sentences
 
 
-def _fits(key, inner, args, schema):
+def _fits(key: str, inner: Any, args: Mapping[str, Any], schema: Schema) -> bool:
     """Return whether vLLM knows the option, and the user has not set it to something else."""
     if schema.find(key)[0] is None:
         return False
     given = args.get(key, inner)
     if isinstance(inner, dict):
         return isinstance(given, dict) and all(given.get(part, value) == value for part, value in inner.items())
-    return given == inner
+    return bool(given == inner)
 
 
-def _sentence(name, value, instead):
+def _sentence(name: str, value: Any, instead: Mapping[str, Any]) -> str:
     if not instead:
         why = WITHOUT_EFFECT.get(name)
         return "%s: %s is left out%s" % (name, _shown(value), ", since %s" % why if why else "")
@@ -163,7 +169,7 @@ def _sentence(name, value, instead):
     )
 
 
-def _shown(value):
+def _shown(value: Any) -> Any:
     """Return a value as an inventory spells it."""
     if isinstance(value, bool):
         return str(value).lower()
@@ -174,7 +180,7 @@ def _shown(value):
     return value
 
 
-def _instead_of(name, value, args):
+def _instead_of(name: str, value: Any, args: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the options that mean the same, {} where none is needed, or None where there is no single way."""
     special = _SPECIAL.get(name)
     if special:
@@ -195,43 +201,43 @@ def _instead_of(name, value, args):
     return None
 
 
-def _worker_use_ray(value, dummy_args):
+def _worker_use_ray(value: Any, dummy_args: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"distributed_executor_backend": "ray"} if value is True else {} if value is False else None
 
 
-def _device(value, dummy_args):
+def _device(value: Any, dummy_args: Mapping[str, Any]) -> dict[str, Any] | None:
     # Any other is a wish for another image.
     return {} if value in ("auto", "cuda") else None
 
 
-def _disable_log_requests(value, dummy_args):
+def _disable_log_requests(value: Any, dummy_args: Mapping[str, Any]) -> dict[str, Any] | None:
     return {} if value is True else {"enable_log_requests": True} if value is False else None
 
 
-def _task(value, dummy_args):
+def _task(value: Any, dummy_args: Mapping[str, Any]) -> dict[str, Any] | None:
     return {} if value == "auto" else _TASKS.get(value)
 
 
-def _cuda_graph_sizes(value, dummy_args):
+def _cuda_graph_sizes(value: Any, dummy_args: Mapping[str, Any]) -> dict[str, Any] | None:
     sizes = value if isinstance(value, list) else [value]
     if len(sizes) == 1:
         return {"max_cudagraph_capture_size": sizes[0]}
     return {"cudagraph_capture_sizes": sizes} if sizes else {}
 
 
-def _enable_reasoning(value, args):
+def _enable_reasoning(value: Any, args: Mapping[str, Any]) -> dict[str, Any] | None:
     return {} if value is False or args.get("reasoning_parser") else None
 
 
-def _disable_mm_preprocessor_cache(value, dummy_args):
+def _disable_mm_preprocessor_cache(value: Any, dummy_args: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"mm_processor_cache_gb": 0} if value is True else {} if value is False else None
 
 
-def _encoder_data_parallel(value, dummy_args):
+def _encoder_data_parallel(value: Any, dummy_args: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"mm_encoder_tp_mode": "data"} if value is True else {} if value is False else None
 
 
-_SPECIAL = {
+_SPECIAL: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Any] | None]] = {
     "cuda_graph_sizes": _cuda_graph_sizes,
     "device": _device,
     "disable_log_requests": _disable_log_requests,
@@ -243,7 +249,7 @@ _SPECIAL = {
 }
 
 
-def replacement(name, schema):
+def replacement(name: str, schema: Schema) -> str:
     """Return what to do instead of an option that is gone, as the end of a sentence, or ''."""
     new = RENAMED.get(name)
     if new:

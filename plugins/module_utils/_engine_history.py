@@ -8,6 +8,8 @@ where it is gone), ...]}.
 
 from __future__ import annotations
 
+from typing import Any
+
 RELEASES = (
     "0.4.2",
     "0.4.3",
@@ -86,7 +88,7 @@ RELEASES = (
     "0.32.0",
     "0.33.0",
 )
-HISTORY = {
+HISTORY: dict[str, list[tuple[str, dict[str, Any] | None]]] = {
     "additional_config": [("0.7.3", {"kind": "json"}), ("0.9.0", {"kind": "json or text", "default": {}})],
     "aggregate_engine_logging": [("0.11.1", {"form": "flag", "default": False})],
     "all2all_backend": [

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import traceback
+from typing import Any
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _engine_schema as schemas
 from ansible_collections.llmops.vllm.plugins.module_utils._engine_args import schema_of_version
@@ -21,7 +22,6 @@ try:
 
     DOCKER_ERROR = None
 except ImportError:
-    docker = None
     DOCKER_ERROR = traceback.format_exc()
 
 # Tells containers of a run that was killed from all others.
@@ -101,7 +101,9 @@ class EngineImage:
     of what images have told. timeout: seconds that one question may take. keep: whether an answer is written there.
     """
 
-    def __init__(self, name, device_requests, schema_dir, timeout, keep=True):
+    def __init__(
+        self, name: str, device_requests: list[dict[str, Any]], schema_dir: str, timeout: int, keep: bool = True
+    ) -> None:
         self.name, self.device_requests, self.timeout, self.keep = name, device_requests, timeout, keep
         self.client = docker.from_env(timeout=timeout)
         try:
@@ -117,12 +119,12 @@ class EngineImage:
         # Whether the image was asked, by a container.
         self.asked = False
 
-    def takes_model_first(self):
+    def takes_model_first(self) -> bool:
         """Return whether the entrypoint is ``vllm serve`` (0.11.1 and newer), which wants the model as a word alone."""
         words = " ".join(self.entrypoint).split()
         return bool(words) and (words[-1] == "serve" or words[-1].endswith("vllm-nonroot-entrypoint.sh"))
 
-    def schema(self):
+    def schema(self) -> schemas.Schema:
         """Return the Schema of the image, from the file where it is kept, or else from the image."""
         answer = self._kept()
         if answer is None:
@@ -144,7 +146,7 @@ class EngineImage:
         except ValueError as error:
             raise ImageError(str(error)) from None
 
-    def _kept(self):
+    def _kept(self) -> dict[str, Any] | None:
         try:
             with open(self.path, encoding="utf-8") as stream:
                 answer = json.load(stream)
@@ -158,7 +160,7 @@ class EngineImage:
             return answer if "quantizations" in answer else None
         return answer if answer.get("devices") == self.device_requests else None
 
-    def _write(self, answer):
+    def _write(self, answer: dict[str, Any]) -> None:
         os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
         new = "%s.%d" % (self.path, os.getpid())
         with open(new, "w", encoding="utf-8") as stream:
@@ -166,7 +168,7 @@ class EngineImage:
         os.chmod(new, 0o644)
         os.replace(new, self.path)
 
-    def _ask(self):
+    def _ask(self) -> dict[str, Any]:
         self.asked = True
         self._remove_leftovers()
         code, output = self.run(["python3", "-c", PARSER_SCRIPT], [])
@@ -181,7 +183,7 @@ class EngineImage:
                 return {**answer, "source": "help", "help": output}
         return {**answer, "source": "table"}
 
-    def run(self, entrypoint, command):
+    def run(self, entrypoint: list[str] | None, command: list[str]) -> tuple[int, str]:
         """Return (exit code, output) of one run of the image, which sees nothing of the host."""
         api = self.client.api
         try:
@@ -215,14 +217,14 @@ class EngineImage:
             with contextlib.suppress(docker.errors.NotFound):
                 container.remove(force=True)
 
-    def _remove_leftovers(self):
+    def _remove_leftovers(self) -> None:
         for container in self.client.containers.list(all=True, filters={"label": LABEL, "status": "exited"}):
             # Another run may just have taken it away.
             with contextlib.suppress(docker.errors.APIError):
                 container.remove(force=True)
 
 
-def _refusal(name, error):
+def _refusal(name: str, error: docker.errors.APIError) -> str:
     said = str(error.explanation or error)
     if "could not select device driver" in said:
         return (

@@ -51,27 +51,27 @@ _KV_BLOCKS = re.compile(r"# (?:GPU|cuda|CPU|cpu) blocks: (\d+)")
 _BLOCK_TOKENS = 16
 
 
-def plain(line):
+def plain(line: str) -> str:
     """Return a log line without colours, process names, level and time."""
     return _PREFIX.sub("", _ESCAPES.sub("", line).strip()).strip()
 
 
-def is_calm(line):
+def is_calm(line: str) -> bool:
     """Return whether vLLM itself takes the line for no error."""
     return bool(_CALM.search(_ESCAPES.sub("", line)))
 
 
-def lines_of(log):
+def lines_of(log: str) -> list[str]:
     """Return the lines of a log; tqdm redraws its bar with carriage returns inside one line."""
     return log.replace("\r", "\n").splitlines()
 
 
-def is_ready(log):
+def is_ready(log: str) -> bool:
     """Return whether the server said that it is up."""
     return bool(READY.search(log) or _SERVES.search(log))
 
 
-def kv_cache_tokens(log):
+def kv_cache_tokens(log: str) -> int | None:
     """Return how many tokens the KV cache holds, or None when the log does not say."""
     tokens = _KV_TOKENS.findall(log)
     if tokens:
@@ -87,7 +87,7 @@ class Startup:
     None; line: the newest line that tells progress, plain.
     """
 
-    def __init__(self, log):
+    def __init__(self, log: str) -> None:
         self.phase, self.percent, self.line = "", None, ""
         for raw in lines_of(log):
             line = plain(raw)
@@ -102,7 +102,7 @@ class Startup:
             if not self.phase:
                 self.line = line[:200]
 
-    def __str__(self):
+    def __str__(self) -> str:
         text = self.phase or self.line
         if self.percent is not None:
             text = "%s %d %%" % (text, self.percent)

@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Optional
+
+# {option: [(release since which it is so, what it is, or None where it is gone), ...]}
+History = Mapping[str, Sequence[tuple[str, Optional[Mapping[str, Any]]]]]
 
 # How an option is written.
 FLAG = "flag"  # --x
@@ -62,12 +67,12 @@ class Option:
     """One option. name: spelled with underscores; flags: how it is written, the usual way first."""
 
     name: str
-    flags: tuple
-    negatives: tuple = ()
+    flags: tuple[str, ...]
+    negatives: tuple[str, ...] = ()
     form: str = VALUE
     kind: str = TEXT
     nargs: str | None = None
-    choices: tuple = ()
+    choices: tuple[Any, ...] = ()
     default: object = None
     deprecated: bool = False
 
@@ -78,33 +83,33 @@ class Schema:
 
     version: str
     source: str
-    options: dict
+    options: dict[str, Option]
     # The release whose table it is, where it is not that of the version itself.
     table: str = ""
-    _spellings: dict = field(default_factory=dict, repr=False)
+    _spellings: dict[str, tuple[Option, bool]] = field(default_factory=dict, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for option in self.options.values():
             for flag in option.flags:
                 self._spellings[plain(flag)] = (option, True)
             for flag in option.negatives:
                 self._spellings.setdefault(plain(flag), (option, False))
 
-    def find(self, name):
+    def find(self, name: object) -> tuple[Option | None, bool]:
         """Return (option, True), or (option, False) for the name of its negative, or (None, True)."""
         return self._spellings.get(plain(name), (None, True))
 
-    def beginning_with(self, name):
+    def beginning_with(self, name: str) -> list[str]:
         """Return the spellings, other than the name itself, that begin with it."""
         return sorted(spelling for spelling in self._spellings if spelling.startswith(name) and spelling != name)
 
 
-def plain(name):
+def plain(name: object) -> str:
     """Return a name of an option as inventories spell it: ``--max-seq_len`` is max_seq_len."""
     return str(name).lstrip("-").replace("-", "_")
 
 
-def version_key(version):
+def version_key(version: str) -> tuple[int, ...]:
     """Return what versions are compared by; what follows the numbers counts only as .postN."""
     numbers = re.match(r"v?(\d+(?:\.\d+)*)(?:\.post(\d+))?", version)
     if not numbers:
@@ -113,13 +118,13 @@ def version_key(version):
     return tuple((release + [0, 0, 0])[: max(3, len(release))]) + (int(numbers.group(2) or 0),)
 
 
-def version_of_tag(image):
+def version_of_tag(image: str) -> str:
     """Return the version that an image's tag tells, or ''. ``vllm/vllm-openai:v0.32.0-x86_64`` tells 0.32.0."""
     match = re.search(r":v?(\d+\.\d+\.\d+(?:\.post\d+)?)(?:[-+][\w.-]+)?(?:@sha256:[0-9a-f]+)?\Z", image)
     return match.group(1) if match else ""
 
 
-def from_actions(version, actions, quantizations=()):
+def from_actions(version: str, actions: Iterable[Mapping[str, Any]], quantizations: Iterable[str] = ()) -> Schema:
     """Return the schema of a parser. actions: argparse's actions as the script in the image writes them.
 
     quantizations: methods that vLLM knows, where its parser takes any text for one (0.9.2 and newer).
@@ -134,7 +139,7 @@ def from_actions(version, actions, quantizations=()):
     return Schema(version, "parser", {option.name: option for option in options})
 
 
-def option_of(action):
+def option_of(action: Mapping[str, Any]) -> Option:
     """Return the option of an action."""
     flags = list(action["flags"])
     hidden = list(action.get("hidden") or [])
@@ -158,7 +163,7 @@ def option_of(action):
     )
 
 
-def _opposites(flag):
+def _opposites(flag: str) -> set[str]:
     found = {"--no-" + flag[2:]}
     for one, other in (("--enable-", "--disable-"), ("--disable-", "--enable-")):
         if flag.startswith(one):
@@ -166,7 +171,7 @@ def _opposites(flag):
     return found
 
 
-def kind_of(type_name):
+def kind_of(type_name: str | None) -> str:
     """Return the kind for the name of a type function; ``optional_type[int]`` is an int that may be left out."""
     if type_name is None:
         return TEXT
@@ -180,10 +185,10 @@ def kind_of(type_name):
 _HELP_OPTION = re.compile(r"^  (?P<flags>-{1,2}[A-Za-z].*?)(?:\s{2,}(?P<help>\S.*))?$")
 
 
-def from_help(version, text):
+def from_help(version: str, text: str) -> Schema:
     """Return the schema that a help text tells: names, choices, pairs and defaults; of types it says nothing."""
-    options = {}
-    blocks = []
+    options: dict[str, Option] = {}
+    blocks: list[list[str]] = []
     for line in text.splitlines():
         match = _HELP_OPTION.match(line)
         if match:
@@ -200,8 +205,8 @@ def from_help(version, text):
     return Schema(version, "help", options)
 
 
-def _option_of_help(flags_text, help_text):
-    choices = ()
+def _option_of_help(flags_text: str, help_text: str) -> Option | None:
+    choices: tuple[str, ...] = ()
     listed = re.search(r"\{([^}]*)\}", flags_text)
     if listed:
         choices = tuple(choice for choice in listed.group(1).split(",") if choice and choice != "None")
@@ -235,7 +240,7 @@ def _option_of_help(flags_text, help_text):
     )
 
 
-def _default_of_help(text):
+def _default_of_help(text: str) -> Any:
     if text in ("None", ""):
         return None
     try:
@@ -244,7 +249,7 @@ def _default_of_help(text):
         return text
 
 
-def from_table(version, history, releases):
+def from_table(version: str, history: History, releases: Sequence[str]) -> Schema:
     """Return the schema of a release from the table, or of the newest that is not newer.
 
     history and releases: those of _engine_history.
@@ -269,7 +274,7 @@ def from_table(version, history, releases):
 _DEFAULTS = Option(name="", flags=())
 
 
-def to_record(option):
+def to_record(option: Option) -> dict[str, Any]:
     """Return an option as the table keeps it: what is not as most options have it."""
     record = {}
     for key in ("flags", "negatives", "form", "kind", "nargs", "choices", "default", "deprecated"):
@@ -281,15 +286,16 @@ def to_record(option):
     return record
 
 
-def of_record(name, record):
+def of_record(name: str, record: Mapping[str, Any]) -> Option:
     """Return the option of a record."""
-    given = {
+    given: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) and key != "default" else value for key, value in record.items()
     }
-    return Option(**{"name": name, "flags": ("--" + name.replace("_", "-"),), **given})
+    given.setdefault("flags", ("--" + name.replace("_", "-"),))
+    return Option(name=name, **given)
 
 
-def lifetime(name, history):
+def lifetime(name: str, history: History) -> tuple[str, str] | None:
     """Return (since, gone) of an option: the releases in which it came and went; gone is '' while it is there.
 
     An unknown name gives None.

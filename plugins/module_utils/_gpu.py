@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 MIB = 2**20
 # The compute capability of architectures that have but one. Ampere has 8.0, 8.6 and 8.7, Blackwell 10.0 to 12.1.
@@ -18,7 +20,7 @@ class Late(Exception):
     """A tool did not end in time; a sentence for people."""
 
 
-def told(source):
+def told(source: str) -> dict[str, Any]:
     """Return an answer in which nothing is told yet.
 
     reason: why there are no GPUs, a key of _REASONS, or ''. text: what was said of it. library: the version of NVML's
@@ -37,9 +39,9 @@ def told(source):
     }
 
 
-def gpu(index, **values):
+def gpu(index: int, **values: Any) -> dict[str, Any]:
     """Return a GPU, of which nothing is known but what is given."""
-    known = {
+    known: dict[str, Any] = {
         "index": index,
         "uuid": "",
         "name": "",
@@ -60,36 +62,39 @@ def gpu(index, **values):
     return known
 
 
-def topology(links):
+def topology(links: Iterable[tuple[int, int, str]]) -> dict[str, Any]:
     """Return how GPUs are linked. links: (one index, the other, kind)."""
-    links = [{"between": [one, other], "kind": kind} for one, other, kind in sorted(links)]
-    return {"links": links, "nvlink": any(link["kind"].startswith("NV") for link in links)}
+    found = sorted(links)
+    return {
+        "links": [{"between": [one, other], "kind": kind} for one, other, kind in found],
+        "nvlink": any(kind.startswith("NV") for dummy_one, dummy_other, kind in found),
+    }
 
 
-def kernel_module(text):
+def kernel_module(text: str) -> tuple[str, bool]:
     """Return (version, whether it is the open one) of the kernel module, from /proc/driver/nvidia/version."""
     line = next((line for line in text.splitlines() if line.startswith("NVRM version:")), "")
     found = _VERSION.search(line)
     return (found.group() if found else ""), "Open Kernel Module" in line
 
 
-def first_version(text):
+def first_version(text: str) -> str:
     """Return the first version in what a tool prints, or ''."""
     found = _VERSION.search(text)
     return found.group() if found else ""
 
 
-def library_version(of_file, said):
+def library_version(of_file: str, said: str) -> str:
     """Return the version of the library that is in use; said: as an error names it, often without the last number."""
     return said if said and not _is_version(of_file, said) else of_file
 
 
-def is_mismatch(kernel, library, reason):
+def is_mismatch(kernel: str, library: str, reason: str) -> bool:
     """Return whether the library is of another version than the kernel module, by NVML's account or ours."""
     return reason == "mismatch" or bool(kernel and library and kernel != library)
 
 
-def container_of(text):
+def container_of(text: str) -> str:
     """Return the ID of the container that a process is in, from /proc/PID/cgroup, or ''.
 
     Of containers within a container it is the outermost, the one that the host's Docker knows.
@@ -101,12 +106,12 @@ def container_of(text):
     return ""
 
 
-def cdi_devices(text):
+def cdi_devices(text: str) -> list[str]:
     """Return the devices that nvidia-ctk cdi list prints."""
     return re.findall(r"^\s*([\w.-]*\bnvidia\.com/[\w.-]+=\S+)\s*$", text, re.MULTILINE)
 
 
-def missing_in_cdi(gpus, devices):
+def missing_in_cdi(gpus: Iterable[Mapping[str, Any]], devices: Iterable[str]) -> list[str]:
     """Return the UUIDs of GPUs, or of MIG devices on GPUs with MIG, that no CDI device is named by.
 
     Names are indices, UUIDs or both, as nvidia-ctk was told; indices tell nothing of what is missing.
@@ -120,12 +125,12 @@ def missing_in_cdi(gpus, devices):
     return [uuid for uuid in wanted if uuid and uuid not in names]
 
 
-def no_cgroups(text):
+def no_cgroups(text: str) -> bool:
     """Return whether the toolkit's config.toml has no-cgroups on, and not as a comment."""
     return bool(re.search(r"^\s*no-cgroups\s*=\s*true\b", text, re.MULTILINE))
 
 
-def late(command, seconds, way_out=""):
+def late(command: str, seconds: float, way_out: str = "") -> str:
     """Return the sentence for a command that was given up."""
     return "'%s' did not end within %d s and was given up: %s" % (
         command,
@@ -137,7 +142,7 @@ def late(command, seconds, way_out=""):
 HANGS = "the driver hangs, look for NVRM and Xid in dmesg, and reboot the host"
 
 
-def lost(name, why):
+def lost(name: str, why: str) -> str:
     """Return the sentence for a GPU that does not answer."""
     return (
         "the GPU %s does not answer (%s): look for its Xid in dmesg, then reset the GPU or reboot the host; when that "
@@ -145,7 +150,7 @@ def lost(name, why):
     )
 
 
-def problems(answer, driver, pci):
+def problems(answer: Mapping[str, Any], driver: Mapping[str, Any], pci: Sequence[str]) -> list[str]:
     """Return the sentences for what an answer lacks.
 
     driver: as the module returns it. pci: the kernel drivers of the NVIDIA GPUs on the PCI bus, '' for none.
@@ -170,7 +175,7 @@ def problems(answer, driver, pci):
     return sentences
 
 
-def _why_none(answer, driver, pci):
+def _why_none(answer: Mapping[str, Any], driver: Mapping[str, Any], pci: Sequence[str]) -> str:
     reason, text = answer["reason"], answer["text"]
     if reason in ("missing", "no_driver", "no_library") and not driver["loaded"]:
         if not pci:
@@ -201,5 +206,5 @@ _REASONS = {
 }
 
 
-def _is_version(version, short):
+def _is_version(version: str, short: str) -> bool:
     return version == short or version.startswith(short + ".")

@@ -13,6 +13,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from typing import Any
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _gpu
 
@@ -37,14 +39,14 @@ _PATIENCE = 1
 class Host:
     """A host. root: where its files begin. timeout: seconds that a tool may take."""
 
-    def __init__(self, root, timeout):
+    def __init__(self, root: str, timeout: float) -> None:
         self.root, self.timeout = root, timeout
 
-    def path(self, name):
+    def path(self, name: str) -> str:
         """Return the path of what has that name on the host."""
         return os.path.join(self.root, name.lstrip("/"))
 
-    def read(self, name):
+    def read(self, name: str) -> str:
         """Return the text of a file, or '' where it cannot be read."""
         try:
             with open(self.path(name), encoding="utf-8", errors="replace") as stream:
@@ -52,23 +54,23 @@ class Host:
         except OSError:
             return ""
 
-    def exists(self, name):
+    def exists(self, name: str) -> bool:
         return os.path.exists(self.path(name))
 
-    def is_folder(self, name):
+    def is_folder(self, name: str) -> bool:
         return os.path.isdir(self.path(name))
 
-    def names(self, pattern):
+    def names(self, pattern: str) -> list[str]:
         """Return the paths, as on the host, that fit a pattern."""
         found = glob.glob(os.path.join(glob.escape(self.root), pattern))
         return sorted(os.path.join("/", os.path.relpath(path, self.root)) for path in found)
 
-    def which(self, name):
+    def which(self, name: str) -> str:
         """Return the path of a tool, or ''."""
         folders = [os.environ.get("PATH", os.defpath)] + [self.path(folder) for folder in _TOOL_FOLDERS]
         return shutil.which(name, path=os.pathsep.join(folders)) or ""
 
-    def run(self, name, *arguments):
+    def run(self, name: str, *arguments: str) -> tuple[int, str, str] | None:
         """Return (exit code, stdout, stderr) of a tool, or None where it is not there; raises _gpu.Late."""
         tool = self.which(name)
         if not tool:
@@ -91,13 +93,14 @@ class Host:
                 os.killpg(process.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_PATIENCE)
-            process.stdout.close()
-            process.stderr.close()
+            for stream in (process.stdout, process.stderr):
+                if stream:
+                    stream.close()
             way_out = _gpu.HANGS if name == "nvidia-smi" else ""
             raise _gpu.Late(_gpu.late(" ".join((name,) + arguments), self.timeout, way_out)) from None
         return process.returncode, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace")
 
-    def pci_gpus(self):
+    def pci_gpus(self) -> list[str]:
         """Return the kernel driver, or '', of each NVIDIA GPU on the PCI bus."""
         drivers = []
         for folder in self.names("sys/bus/pci/devices/*"):
@@ -107,7 +110,7 @@ class Host:
                 drivers.append(os.path.basename(os.path.realpath(driver)) if os.path.islink(driver) else "")
         return drivers
 
-    def library_version(self):
+    def library_version(self) -> str:
         """Return the version of libnvidia-ml on the host, that of the link which programs load, or ''."""
         for folder in _LIBRARY_FOLDERS:
             for found in self.names(folder + "/libnvidia-ml.so*"):
@@ -119,7 +122,7 @@ class Host:
         return ""
 
 
-def apart(function, timeout):
+def apart(function: Callable[[], Any], timeout: float) -> Any:
     """Return what a function returns, run in a process of its own, since a driver that hangs cannot be interrupted.
 
     Raises _gpu.Late, or RuntimeError where that process has ended without an answer.
@@ -156,7 +159,7 @@ def apart(function, timeout):
     return json.loads(b"".join(received).decode("utf-8"))
 
 
-def _reap(pid):
+def _reap(pid: int) -> None:
     deadline = time.monotonic() + _PATIENCE
     # One that has answered goes by itself; one that has not is killed.
     os.kill(pid, signal.SIGKILL)

@@ -10,6 +10,12 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+# By the name of the column; and by (backend, server).
+Row = dict[str, str]
+Rows = dict[tuple[str, str], Row]
 
 # Bits of srv_admin_state: maintenance by command, by a tracked server, by the configuration ("disabled"). A fourth one,
 # of a name that does not resolve, is nobody's decision.
@@ -41,7 +47,7 @@ class NotRunning(HaproxyError):
 class Server:
     """A server of a backend. old_rows: its statistics in processes that a reload has left behind."""
 
-    def __init__(self, row, state, old_rows=()):
+    def __init__(self, row: Row, state: Row, old_rows: Iterable[Row] = ()) -> None:
         self.backend = row["pxname"]
         self.name = row["svname"]
         self.label = "%s/%s" % (self.backend, self.name)
@@ -49,7 +55,7 @@ class Server:
         # Such as "DOWN 1/2" while checks have begun to say something else, "MAINT (via other/server)", "no check".
         self.told = row["status"]
         self.old_sessions = sum(_number(old["scur"]) + _number(old["qcur"]) for old in old_rows)
-        self.result = {
+        self.result: dict[str, Any] = {
             "backend": self.backend,
             "name": self.name,
             "address": "" if state["srv_addr"] == "-" else state["srv_addr"],
@@ -71,26 +77,26 @@ class Server:
             "since": _number(row["lastchg"]),
         }
 
-    def in_maintenance(self):
+    def in_maintenance(self) -> bool:
         return bool(self.flags & MAINTENANCE)
 
-    def is_idle(self):
+    def is_idle(self) -> bool:
         """Whether nothing is under way to it. Connections that HAProxy keeps open for later requests are nothing."""
         return not (self.result["sessions"] or self.result["queue"] or self.old_sessions)
 
-    def is_up(self):
+    def is_up(self) -> bool:
         """Whether its last check was good, and the ones before that HAProxy asks for."""
         return self.told in ("UP", "no check")
 
 
-def admin_of(flags):
+def admin_of(flags: int) -> str:
     """Return what was decided about a server, whatever its checks say: maint, drain or ready."""
     if flags & MAINTENANCE:
         return "maint"
     return "drain" if flags & (DRAINED | DRAINED_WITH_ANOTHER) else "ready"
 
 
-def split_answers(text):
+def split_answers(text: str) -> list[str]:
     """Return the answers to commands that were sent at once; each ends with an empty line, and one cut off is none."""
     answers, lines = [], []
     for line in text.splitlines():
@@ -102,12 +108,12 @@ def split_answers(text):
     return answers
 
 
-def read_info(text):
+def read_info(text: str) -> dict[str, str]:
     """Return the answer to `show info` as a dict."""
     return dict(line.partition(": ")[::2] for line in text.splitlines())
 
 
-def read_stat(text):
+def read_stat(text: str) -> Rows:
     """Return the rows of servers in the answer to `show stat`, by (backend, server)."""
     if not text.startswith("# pxname,svname,"):
         raise HaproxyError("HAProxy answered '%s' to 'show stat'" % first_line(text))
@@ -115,7 +121,7 @@ def read_stat(text):
     return {(row["pxname"], row["svname"]): row for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")}
 
 
-def read_state(text):
+def read_state(text: str) -> Rows:
     """Return the rows of the answer to `show servers state`, or of a server state file, by (backend, server)."""
     lines = text.splitlines()
     if lines[:1] != ["1"] or not lines[1:2] or not lines[1].startswith("# be_id be_name srv_id srv_name "):
@@ -124,9 +130,10 @@ def read_state(text):
     return {(row["be_name"], row["srv_name"]): row for row in rows}
 
 
-def read_workers(text):
+def read_workers(text: str) -> tuple[list[str], list[str]]:
     """Return the process IDs of workers, and of old ones, in the master's answer to `show proc`."""
-    pids, section = {"# workers": [], "# old workers": []}, ""
+    pids: dict[str, list[str]] = {"# workers": [], "# old workers": []}
+    section = ""
     for line in text.splitlines():
         if line.startswith("#"):
             section = line
@@ -135,7 +142,7 @@ def read_workers(text):
     return pids["# workers"], pids["# old workers"]
 
 
-def servers(stat, state, old_stats=()):
+def servers(stat: str, state: str, old_stats: Iterable[str] = ()) -> list[Server]:
     """Return all servers, in HAProxy's order. old_stats: `show stat` of processes that a reload has left behind."""
     rows, states = read_stat(stat), read_state(state)
     old = [read_stat(text) for text in old_stats]
@@ -147,7 +154,7 @@ def servers(stat, state, old_stats=()):
     ]
 
 
-def select(found, names, backends, missing_ok):
+def select(found: Sequence[Server], names: Sequence[str], backends: Sequence[str], missing_ok: bool) -> list[Server]:
     """Return the servers that are meant: those of these names in these backends, where empty means all."""
     known = {server.backend for server in found}
     strange = [name for name in backends if name not in known]
@@ -167,7 +174,7 @@ def select(found, names, backends, missing_ok):
     return [server for server in within if not names or server.name in names]
 
 
-def to_change(chosen, state):
+def to_change(chosen: Iterable[Server], state: str) -> list[Server]:
     """Return the servers that a command has to be sent for. What an operator has in maintenance is left alone."""
     if state == "drained":
         return [server for server in chosen if admin_of(server.flags) == "ready"]
@@ -177,14 +184,14 @@ def to_change(chosen, state):
     return []
 
 
-def unfinished(chosen, state):
+def unfinished(chosen: Iterable[Server], state: str) -> list[Server]:
     """Return the servers that a wait has to go on for."""
     if state == "drained":
         return [server for server in chosen if not server.is_idle()]
     return [server for server in chosen if not server.in_maintenance() and not server.is_up()]
 
 
-def why_unfinished(left, state, seconds):
+def why_unfinished(left: Sequence[Server], state: str, seconds: float) -> str:
     """Return the sentence for a wait that was over too early."""
     if state == "drained":
         return "after %d s %s: wait longer, or stop what serves there and let them break off" % (
@@ -200,7 +207,7 @@ def why_unfinished(left, state, seconds):
     )
 
 
-def same_states(text, other, admin_alone):
+def same_states(text: str, other: str, admin_alone: bool) -> bool:
     """Whether two server state files would give a HAProxy the same states.
 
     admin_alone: what was decided is compared, what checks have found and where servers are is not.
@@ -213,30 +220,30 @@ def same_states(text, other, admin_alone):
     return _columns(one, columns) == _columns(two, columns)
 
 
-def first_line(text):
+def first_line(text: str) -> str:
     return (text.splitlines() or [""])[0][:120]
 
 
-def _columns(rows, names):
+def _columns(rows: Rows, names: Iterable[str]) -> dict[tuple[str, str], list[str | None]]:
     return {key: [row.get(name) for name in names] for key, row in rows.items()}
 
 
-def _check(row):
+def _check(row: Row) -> str:
     """Return what the last check found, in words."""
     detail = " ".join(part for part in (row["check_code"], row["last_chk"]) if part)
     return ": ".join(part for part in (row["check_desc"], detail) if part)
 
 
-def _condition(server):
+def _condition(server: Server) -> str:
     check = server.result["check"]
     if server.flags & (DRAINED | DRAINED_WITH_ANOTHER):
         return "%s (drained)" % server.told
     return "%s (%s)" % (server.told, check) if check else server.told
 
 
-def _under_way(server):
+def _under_way(server: Server) -> str:
     result = server.result
-    parts = (
+    parts: tuple[tuple[int, str], ...] = (
         (result["sessions"], "session%s"),
         (result["queue"], "queued request%s"),
         (server.old_sessions, "request%s in processes from before a reload"),
@@ -244,14 +251,14 @@ def _under_way(server):
     return ", ".join("%d %s" % (count, words % ("" if count == 1 else "s")) for count, words in parts if count)
 
 
-def _quoted(names):
+def _quoted(names: Iterable[str]) -> str:
     return ", ".join("'%s'" % name for name in names)
 
 
-def _some(names):
+def _some(names: Iterable[str]) -> str:
     names = sorted(names)
     return (", ".join(names[:8]) + (" and %d more" % (len(names) - 8) if len(names) > 8 else "")) or "none"
 
 
-def _number(text):
+def _number(text: str) -> int:
     return int(text) if text else 0

@@ -8,6 +8,7 @@ import getpass
 import os
 import socket
 import time
+from collections.abc import Iterable, Iterator, Sequence
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _haproxy
 from ansible_collections.llmops.vllm.plugins.module_utils._haproxy import HaproxyError, NotRunning
@@ -33,14 +34,14 @@ class Absent(Passing):
 class Cli:
     """Commands to a HAProxy. pid: the process that has answered last."""
 
-    def __init__(self, path, master_path, timeout):
+    def __init__(self, path: str, master_path: str | None, timeout: float) -> None:
         self.path = path
         self.master_path = master_path
         self.timeout = timeout
         self.pid = ""
         self.unread_master = ""
 
-    def ask(self, commands):
+    def ask(self, commands: Iterable[str]) -> list[str]:
         """Return the answers to commands. They are sent twice where the first process was on its way out."""
         answers = []
         for some in _in_lines(commands):
@@ -54,19 +55,19 @@ class Cli:
                     raise error.error(str(error)) from None
         return answers
 
-    def look(self):
+    def look(self) -> tuple[list[_haproxy.Server], str]:
         """Return all servers, and the text of a server state file."""
         stat, state = self.ask(["show stat", "show servers state"])
         return _haproxy.servers(stat, state, self._old_stats()), state + "\n"
 
-    def set_state(self, servers, word):
+    def set_state(self, servers: Iterable[_haproxy.Server], word: str) -> None:
         """Have servers drained or ready."""
         commands = ["set server %s state %s" % (server.label, word) for server in servers]
         for number, answer in enumerate(self.ask(commands)):
             if answer:
                 raise HaproxyError("HAProxy answered '%s' to '%s'" % (_haproxy.first_line(answer), commands[number]))
 
-    def _ask(self, commands):
+    def _ask(self, commands: Sequence[str]) -> list[str]:
         # A reload leaves the old process with the connections that it has, and it would take commands in vain.
         sent = ["show info", *commands]
         answers = _haproxy.split_answers(self._talk(";".join(sent)))
@@ -95,7 +96,7 @@ class Cli:
                 )
         return answers[1:]
 
-    def _talk(self, line):
+    def _talk(self, line: str) -> str:
         try:
             return talk(self.path, line, self.timeout)
         except FileNotFoundError:
@@ -112,7 +113,8 @@ class Cli:
                 "%s may not use %s: run the task with become, or as a member of the socket's group"
                 % (_user(), self.path)
             ) from None
-        except socket.timeout:  # noqa: UP041 - Python 3.9 has it apart from TimeoutError
+        except socket.timeout:
+            # Python 3.9 has it apart from TimeoutError.
             raise HaproxyError(
                 "HAProxy did not answer on %s within %d s: see its load and its log, or raise timeout"
                 % (self.path, self.timeout)
@@ -126,7 +128,7 @@ class Cli:
                 "%s cannot be used (%s): name the admin socket of HAProxy" % (self.path, error)
             ) from None
 
-    def _old_stats(self):
+    def _old_stats(self) -> list[str]:
         """Return `show stat` of each worker that a reload has left behind with the requests that it had."""
         workers, old = _haproxy.read_workers(self._ask_master("show proc"))
         # It may be the master of another HAProxy on this host.
@@ -136,7 +138,7 @@ class Cli:
         # One that has ended meanwhile is not found.
         return [answer for answer in answers if answer.startswith("# pxname")]
 
-    def _ask_master(self, line):
+    def _ask_master(self, line: str) -> str:
         """Return an answer of the master, '' where there is none."""
         if not self.master_path or not os.path.exists(self.master_path):
             return ""
@@ -153,7 +155,7 @@ class Cli:
         return ""
 
 
-def talk(path, line, timeout):
+def talk(path: str, line: str, timeout: float) -> str:
     """Return all that a socket answers to a line."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -162,7 +164,7 @@ def talk(path, line, timeout):
         connection.sendall((line + "\n").encode())
         # The master keeps a connection open for more commands otherwise.
         connection.shutdown(socket.SHUT_WR)
-        parts = []
+        parts: list[bytes] = []
         while True:
             part = connection.recv(65536)
             if not part:
@@ -172,9 +174,10 @@ def talk(path, line, timeout):
         connection.close()
 
 
-def _in_lines(commands):
+def _in_lines(commands: Iterable[str]) -> Iterator[list[str]]:
     """Yield commands, so many at once as go into a line."""
-    some, length = [], 0
+    some: list[str] = []
+    length = 0
     for command in commands:
         if some and length + len(command) > LONGEST_LINE:
             yield some
@@ -185,7 +188,7 @@ def _in_lines(commands):
         yield some
 
 
-def _user():
+def _user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):

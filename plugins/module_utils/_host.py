@@ -17,6 +17,8 @@ import socket
 import struct
 import time
 import urllib.parse
+from collections.abc import Container, Iterable, Iterator
+from typing import Any
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _dockerd, _reach
 
@@ -41,13 +43,13 @@ _CONTAINERD_ROOT = "/var/lib/containerd"
 class Host:
     """This host. root: where its files begin."""
 
-    def __init__(self, root="/"):
+    def __init__(self, root: str = "/") -> None:
         self.root = root
 
-    def path(self, name):
+    def path(self, name: str) -> str:
         return os.path.join(self.root, name.lstrip("/"))
 
-    def read(self, name):
+    def read(self, name: str) -> str:
         """Return the text of a file, or '' where it cannot be read."""
         try:
             with open(self.path(name), encoding="utf-8", errors="replace") as stream:
@@ -55,10 +57,10 @@ class Host:
         except OSError:
             return ""
 
-    def has_tool(self, name):
+    def has_tool(self, name: str) -> bool:
         return any(os.access(self.path(os.path.join(folder, name)), os.X_OK) for folder in _TOOL_FOLDERS)
 
-    def system(self):
+    def system(self) -> dict[str, Any]:
         release = dict(_assignments(self.read("etc/os-release") or self.read("usr/lib/os-release")))
         kernel = os.uname()
         # As systemd itself says that one should look for it.
@@ -74,27 +76,27 @@ class Host:
             "service_manager": manager if manager in ("systemd", "init", "openrc-init", "runit", "s6-svscan") else "",
         }
 
-    def memory(self):
+    def memory(self) -> dict[str, int]:
         sizes = dict(re.findall(r"^(\w+):\s+(\d+) kB", self.read("proc/meminfo"), re.MULTILINE))
         return {
             "total": int(sizes.get("MemTotal", 0)) * 1024,
             "available": int(sizes.get("MemAvailable", 0)) * 1024,
         }
 
-    def shm(self):
+    def shm(self) -> dict[str, int]:
         try:
             found = os.statvfs(self.path("dev/shm"))
         except OSError:
             return {"total": 0, "free": 0}
         return {"total": found.f_blocks * found.f_frsize, "free": found.f_bavail * found.f_frsize}
 
-    def addresses(self):
+    def addresses(self) -> list[str]:
         """Return the IPv4 addresses that the host has."""
         table = self.read("proc/net/fib_trie").partition("Local:")[2] or self.read("proc/net/fib_trie")
         found = re.findall(r"\|-- (\d+\.\d+\.\d+\.\d+)\n\s+/32 host LOCAL", table)
         return sorted(set(found), key=lambda text: tuple(map(int, text.split("."))))
 
-    def filesystem(self, path):
+    def filesystem(self, path: str) -> dict[str, Any]:
         """Return what is known of the file system that a path is on, or will be on once it is made."""
         there = os.path.realpath(self.path(path))
         exists = os.path.exists(there)
@@ -115,8 +117,8 @@ class Host:
             "network": bool(NETWORK_TYPES.fullmatch(mount["type"])),
         }
 
-    def _mount(self, path):
-        best = {"mount": "/", "device": "", "type": "", "read_only": False}
+    def _mount(self, path: str) -> dict[str, Any]:
+        best: dict[str, Any] = {"mount": "/", "device": "", "type": "", "read_only": False}
         for line in self.read("proc/self/mountinfo").splitlines():
             words = line.split(" ")
             if "-" not in words[6:] or len(words) < 10:
@@ -132,12 +134,13 @@ class Host:
                 best = {"mount": mount, "device": device, "type": tail[0], "read_only": "ro" in options}
         return best
 
-    def listeners(self, ports):
+    def listeners(self, ports: Container[int]) -> dict[int, dict[str, Any]]:
         """Return {port: {addresses, pid, process, container}} of those of ports that something listens on.
 
         container: ID of the container that the process is in, or ''.
         """
-        found, inodes = {}, {}
+        found: dict[int, dict[str, Any]] = {}
+        inodes: dict[str, int] = {}
         for name, size in (("proc/net/tcp", 4), ("proc/net/tcp6", 16)):
             for line in self.read(name).splitlines()[1:]:
                 words = line.split()
@@ -150,17 +153,17 @@ class Host:
                     entry["addresses"].append(_address(address, size))
                     inodes[words[9]] = number
         for pid, inode in self._sockets() if inodes else ():
-            number = inodes.get(inode)
-            if number and not found[number]["pid"]:
+            holds = inodes.get(inode)
+            if holds and not found[holds]["pid"]:
                 container = _CONTAINER.search(self.read("proc/%d/cgroup" % pid))
-                found[number].update(
+                found[holds].update(
                     pid=pid,
                     process=self.read("proc/%d/comm" % pid).strip(),
                     container=container.group(0) if container else "",
                 )
         return found
 
-    def _sockets(self):
+    def _sockets(self) -> Iterator[tuple[int, str]]:
         """Return (pid, inode) of each socket that a process holds."""
         for name in sorted(filter(str.isdigit, os.listdir(self.path("proc"))), key=int):
             folder = self.path("proc/%s/fd" % name)
@@ -176,10 +179,10 @@ class Host:
 class Docker:
     """Docker on this host, by its API."""
 
-    def __init__(self, host, socket_path, timeout):
+    def __init__(self, host: Host, socket_path: str, timeout: float) -> None:
         self.host, self.socket_path, self.timeout = host, socket_path, timeout
 
-    def look(self, images):
+    def look(self, images: Iterable[str]) -> dict[str, Any]:
         """Return what is known of it, and of the images of these names."""
         result = {
             "installed": self.host.has_tool("dockerd"),
@@ -245,7 +248,7 @@ class Docker:
         result["image_dir"] = _CONTAINERD_ROOT if contained else result["root_dir"]
         return result
 
-    def get(self, address):
+    def get(self, address: str) -> Any:
         """Return what the API answers, or None for nothing of that name."""
         connection = _dockerd.UnixConnection(self.socket_path, self.timeout)
         try:
@@ -260,7 +263,7 @@ class Docker:
             raise ValueError("HTTP status %d" % response.status)
         return json.loads(body.decode("utf-8"))
 
-    def _image(self, name):
+    def _image(self, name: str) -> dict[str, Any] | None:
         attrs = self.get("/images/%s/json" % urllib.parse.quote(name, safe="/:@"))
         if not attrs:
             return None
@@ -271,7 +274,7 @@ class Docker:
             "environment": {match.group(1): match.group(2) for match in settings if match},
         }
 
-    def _configured_root(self):
+    def _configured_root(self) -> str:
         try:
             settings = json.loads(self.host.read("etc/docker/daemon.json") or "{}")
             return settings.get("data-root") or "/var/lib/docker"
@@ -279,7 +282,9 @@ class Docker:
             return "/var/lib/docker"
 
 
-def holders(listeners, containers, ports):
+def holders(
+    listeners: dict[int, dict[str, Any]], containers: list[dict[str, Any]], ports: Container[int]
+) -> dict[str, dict[str, Any]]:
     """Return {port as text: {addresses, pid, process, container}}: what holds the ports, containers by their names.
 
     A port that Docker publishes has a process of Docker behind it or, without the userland proxy, none at all.
@@ -300,7 +305,7 @@ def holders(listeners, containers, ports):
     }
 
 
-def folder_size(path):
+def folder_size(path: str) -> int:
     """Return the bytes that the files below a folder take on its disk; holes in them take none."""
     size = 0
     for place, dummy, names in os.walk(path):
@@ -310,16 +315,16 @@ def folder_size(path):
     return size
 
 
-def now():
+def now() -> float:
     return round(time.time(), 3)
 
 
-def our_labels(labels):
+def our_labels(labels: dict[str, str] | None) -> dict[str, str]:
     """Return those labels of a container that this collection gave it."""
     return {key: value for key, value in (labels or {}).items() if key.startswith(OUR_LABELS)}
 
 
-def _deployment(attrs):
+def _deployment(attrs: dict[str, Any]) -> dict[str, Any]:
     """Return what is known of a container of ours, be it running or not."""
     state = attrs.get("State") or {}
     return {
@@ -333,7 +338,7 @@ def _deployment(attrs):
     }
 
 
-def _container(entry):
+def _container(entry: dict[str, Any]) -> dict[str, Any]:
     ports = entry.get("Ports") or []
     return {
         "id": entry["Id"],
@@ -347,7 +352,7 @@ def _container(entry):
     }
 
 
-def _assignments(text):
+def _assignments(text: str) -> Iterator[tuple[str, str]]:
     """Return (name, value) of each line of a file such as os-release."""
     for line in text.splitlines():
         name, equals, value = line.strip().partition("=")
@@ -356,12 +361,12 @@ def _assignments(text):
                 yield name, "".join(shlex.split(value))
 
 
-def _unescaped(text):
+def _unescaped(text: str) -> str:
     r"""Return a path of mountinfo as it is: a space in it is written \040."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
 
 
-def _address(text, size):
+def _address(text: str, size: int) -> str:
     """Return an address of /proc/net/tcp as people write it: words of four bytes, each in the CPU's order."""
     words = struct.unpack(">%dI" % (size // 4), bytes.fromhex(text))
     packed = struct.pack("=%dI" % (size // 4), *words)
@@ -371,6 +376,6 @@ def _address(text, size):
     return found[len("::ffff:") :] if found.startswith("::ffff:") and "." in found else found
 
 
-def _first_line(error):
+def _first_line(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return text.splitlines()[0].lower()

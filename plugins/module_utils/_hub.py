@@ -11,9 +11,18 @@ import os
 import re
 import time
 import traceback
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _retry
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import COMMIT, HubFile, SnapshotError
+
+if TYPE_CHECKING:
+    import huggingface_hub
+    from huggingface_hub.hf_api import RepoFile, RepoSibling
+
+T = TypeVar("T")
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _CONTENT_ID = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?\Z")
@@ -35,7 +44,7 @@ CERTIFICATE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"
 HTTP_LIBRARIES = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
 
 
-def import_client(endpoint):
+def import_client(endpoint: str) -> tuple[ModuleType | None, str | None]:
     """Return (the module huggingface_hub or None, the traceback of a failed import)."""
     os.environ.update(CLIENT_ENVIRONMENT)
     bundle = next((os.environ[name] for name in CERTIFICATE_VARIABLES if os.environ.get(name)), None)
@@ -63,8 +72,16 @@ class Hub:
     """
 
     def __init__(
-        self, client, endpoint, repo_id, repo_type="model", token=None, timeout=30, retries=5, say=lambda text: None
-    ):
+        self,
+        client: ModuleType,
+        endpoint: str,
+        repo_id: str,
+        repo_type: str = "model",
+        token: str | None = None,
+        timeout: float = 30,
+        retries: int = 5,
+        say: Callable[[str], object] = lambda text: None,
+    ) -> None:
         self.client = client
         self.endpoint = endpoint.rstrip("/")
         self.repo_id = repo_id
@@ -82,11 +99,11 @@ class Hub:
         self.token = token or False
 
     @property
-    def has_xet(self):
+    def has_xet(self) -> bool:
         """Whether the client may fetch from Xet: a mirror serves plain HTTP."""
         return self.endpoint == DEFAULT_ENDPOINT
 
-    def listing(self, revision):
+    def listing(self, revision: str) -> tuple[str, list[HubFile]]:
         """Return (commit, [HubFile]) of a branch, tag or commit. One request, and more for a large repository."""
         api = self.client.HfApi(endpoint=self.endpoint, token=self.token)
         info = self._ask(
@@ -106,28 +123,30 @@ class Hub:
             return info.sha, [self._file(s.rfilename, s) for s in siblings]
         return info.sha, self._ask(revision, lambda: self._tree(api, info.sha))
 
-    def _tree(self, api, commit):
+    def _tree(self, api: huggingface_hub.HfApi, commit: str) -> list[HubFile]:
         """Return [HubFile] of a commit, page by page."""
         session = self.client.utils.get_session()
 
-        def request(*args, **kwargs):
+        def request(*args: Any, **kwargs: Any) -> Any:
             return type(session).request(session, *args, **{**kwargs, "timeout": self.timeout})
 
         # The client takes no limit for these pages, and would wait for them without end.
         session.request = request
         tree = api.list_repo_tree(self.repo_id, recursive=True, revision=commit, repo_type=self.repo_type)
         # Folders have no blob.
-        return [self._file(entry.path, entry) for entry in tree if hasattr(entry, "blob_id")]
+        return [self._file(entry.path, cast("RepoFile", entry)) for entry in tree if hasattr(entry, "blob_id")]
 
-    def _ask(self, revision, request):
+    def _ask(self, revision: str, request: Callable[[], T]) -> T:
         """Return what request() returns, and make it again when it failed in a way that may pass."""
-        for attempt in range(1, self.attempts + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 return request()
             except SnapshotError:
                 raise
             except Exception as error:
-                if attempt == self.attempts or not self._may_pass(error):
+                if attempt >= self.attempts or not self._may_pass(error):
                     raise SnapshotError(self._explain(error, revision)) from error
                 self.say(
                     "%s: %s, attempt %d of %d"
@@ -136,7 +155,7 @@ class Hub:
                 headers = getattr(getattr(error, "response", None), "headers", None) or {}
                 time.sleep(_retry.delay(attempt, headers.get("Retry-After")))
 
-    def _file(self, path, entry):
+    def _file(self, path: str, entry: RepoSibling | RepoFile) -> HubFile:
         if path.startswith("/") or ".." in path.split("/") or "\0" in path:
             raise SnapshotError(
                 "%s lists the file '%s' of %s, which lies outside the snapshot: do not use it"
@@ -153,20 +172,22 @@ class Hub:
             )
         return HubFile(path, entry.size, sha256, entry.blob_id)
 
-    def file_url(self, commit, path):
+    def file_url(self, commit: str, path: str) -> str:
         """Return the address of a file's content."""
-        return self.client.hf_hub_url(
+        url: str = self.client.hf_hub_url(
             self.repo_id, path, repo_type=self.repo_type, revision=commit, endpoint=self.endpoint
         )
+        return url
 
-    def headers(self):
+    def headers(self) -> dict[str, str]:
         """Return what the client sends with each request; the token is among it."""
-        return self.client.utils.build_hf_headers(token=self.token, library_name="llmops.vllm")
+        headers: dict[str, str] = self.client.utils.build_hf_headers(token=self.token, library_name="llmops.vllm")
+        return headers
 
-    def download(self, commit, path, folder):
+    def download(self, commit: str, path: str, folder: str) -> str:
         """Bring one file with the client itself, and return where it lies."""
         try:
-            return self.client.hf_hub_download(
+            there: str = self.client.hf_hub_download(
                 self.repo_id,
                 path,
                 repo_type=self.repo_type,
@@ -175,6 +196,7 @@ class Hub:
                 endpoint=self.endpoint,
                 token=self.token,
             )
+            return there
         except Exception as error:
             if isinstance(error, self.client.utils.LocalEntryNotFoundError) and error.__cause__:
                 # So the client says that its first question failed, whatever the answer was.
@@ -191,7 +213,7 @@ class Hub:
                 ) from error
             raise SnapshotError(self._explain(error, commit)) from error
 
-    def refusal(self, status, code, revision, path=None):
+    def refusal(self, status: int | None, code: str | None, revision: str, path: str | None = None) -> str:
         """Return what an answer means. code: its header X-Error-Code, by which the Hub tells refusals apart."""
         where = "%s on %s" % (self.repo_id, self.endpoint)
         if code == "GatedRepo":
@@ -224,7 +246,7 @@ class Hub:
             )
         return "%s answered with HTTP status %s for %s" % (self.endpoint, status, path or self.repo_id)
 
-    def _explain(self, error, revision):
+    def _explain(self, error: BaseException, revision: str) -> str:
         errors = self.client.utils
         status = getattr(getattr(error, "response", None), "status_code", None)
         # A gated repository is also "not found" to the client: the narrower class first.
@@ -243,7 +265,7 @@ class Hub:
             return untrusted(self.endpoint, error)
         return "%s cannot be reached for %s: %s" % (self.endpoint, self.repo_id, _first_line(error))
 
-    def _may_pass(self, error):
+    def _may_pass(self, error: BaseException) -> bool:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status:
             return status in _retry.PASSING_STATUS
@@ -253,7 +275,7 @@ class Hub:
         return isinstance(error, (ConnectionError, TimeoutError)) or bool(libraries.intersection(HTTP_LIBRARIES))
 
 
-def untrusted(where, error):
+def untrusted(where: str, error: BaseException) -> str:
     """Return what to do about a certificate that nothing vouches for."""
     return "the certificate of %s is not trusted (%s): name the bundle of its authority in REQUESTS_CA_BUNDLE" % (
         where,
@@ -261,5 +283,5 @@ def untrusted(where, error):
     )
 
 
-def _first_line(error):
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

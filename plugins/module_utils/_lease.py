@@ -1,10 +1,6 @@
 # Copyright: (c) 2026, The llmops.vllm authors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""A lease on a host: one rollout at a time, also when its owner dies.
-
-A lease is a dict: owner (a name for the rollout), holder (for people), controller and process (where the owner runs and
-since when, to tell whether it still does), since and until (seconds since 1970, by the host's own clock).
-"""
+"""A lease on a host: one rollout at a time, also when its owner dies."""
 
 from __future__ import annotations
 
@@ -14,8 +10,26 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator
+from typing import TypedDict, cast
 
-_KEYS = ("owner", "holder", "controller", "process", "since", "until")
+
+class Lease(TypedDict):
+    """Who has a host.
+
+    owner: a name for the rollout. holder: for people. controller, process: where the owner runs and since when, to tell
+    whether it still does. since, until: seconds since 1970, by the host's own clock.
+    """
+
+    owner: str
+    holder: str
+    controller: str
+    process: str
+    since: float
+    until: float
+
+
+_KEYS = frozenset(Lease.__annotations__)
 
 
 class LeaseError(Exception):
@@ -25,7 +39,7 @@ class LeaseError(Exception):
 class LeaseHeld(Exception):
     """Somebody else has the lease. lease: theirs."""
 
-    def __init__(self, lease):
+    def __init__(self, lease: Lease) -> None:
         super().__init__(
             "%s has a lease on this host since %s, until %s at the latest"
             % (lease["holder"], text_of(lease["since"]), text_of(lease["until"]))
@@ -33,12 +47,12 @@ class LeaseHeld(Exception):
         self.lease = lease
 
 
-def text_of(seconds):
+def text_of(seconds: float) -> str:
     """Return a time for people."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
-def decide(found, wish, now, take_over=""):
+def decide(found: Lease | None, wish: Lease, now: float, take_over: str = "") -> tuple[Lease | None, str]:
     """Return (the lease that is to stand, or None where it stands already; why somebody else's was ended, or '').
 
     found: the lease that is there, or None. wish: the lease that is wanted. take_over: name of an owner whose lease may
@@ -48,7 +62,7 @@ def decide(found, wish, now, take_over=""):
         return wish, ""
     if found["owner"] == wish["owner"]:
         # It may be longer, and begins when it began.
-        later = dict(wish, since=found["since"], until=max(found["until"], wish["until"]))
+        later: Lease = {**wish, "since": found["since"], "until": max(found["until"], wish["until"])}
         return (later, "") if later != found else (None, "")
     if found["until"] <= now:
         return wish, "the lease of %s ran out at %s" % (found["holder"], text_of(found["until"]))
@@ -60,11 +74,11 @@ def decide(found, wish, now, take_over=""):
 class LeaseFile:
     """The lease of this host, in a file of root's."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path = path
 
     @contextlib.contextmanager
-    def locked(self):
+    def locked(self) -> Iterator[None]:
         """Have nobody else read or write the lease meanwhile."""
         try:
             os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
@@ -77,7 +91,7 @@ class LeaseFile:
         finally:
             os.close(lock)
 
-    def read(self):
+    def read(self) -> Lease | None:
         """Return the lease that is there, or None."""
         try:
             with open(self.path, encoding="utf-8") as stream:
@@ -88,11 +102,11 @@ class LeaseFile:
             raise LeaseError("the lease %s cannot be read: %s" % (self.path, error)) from error
         except ValueError:
             found = None
-        if not isinstance(found, dict) or set(found) != set(_KEYS):
+        if not isinstance(found, dict) or set(found) != _KEYS:
             raise LeaseError("%s is no lease: see what it is, and remove it when no rollout is under way" % self.path)
-        return found
+        return cast(Lease, found)
 
-    def write(self, lease):
+    def write(self, lease: Lease) -> None:
         """Have this lease stand; a reader never sees half of it."""
         try:
             handle, new = tempfile.mkstemp(prefix=".lease-", dir=os.path.dirname(self.path))
@@ -109,7 +123,7 @@ class LeaseFile:
         except OSError as error:
             raise LeaseError("the lease %s cannot be written: %s" % (self.path, error)) from error
 
-    def remove(self):
+    def remove(self) -> None:
         """Have no lease stand."""
         try:
             os.unlink(self.path)

@@ -9,6 +9,7 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
 
 from ansible_collections.llmops.vllm.plugins.module_utils._progress import human_bytes
 
@@ -20,7 +21,14 @@ SILENCE = 5.0
 class Meter:
     """Counts the bytes of a job. name: of the repository. doing: what happens to the bytes."""
 
-    def __init__(self, name, total, begun_with=0, doing="fetched", clock=time.monotonic):
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        begun_with: int = 0,
+        doing: str = "fetched",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.name = name
         self.total = total
         self.doing = doing
@@ -30,26 +38,26 @@ class Meter:
         self._lock = threading.Lock()
         self._samples = collections.deque([(clock(), 0)])
         self._last_at = clock()
-        self._notes = {}
-        self._folders = set()
+        self._notes: dict[str, str] = {}
+        self._folders: set[str] = set()
 
-    def add(self, count):
+    def add(self, count: int) -> None:
         """Count bytes that have come."""
         with self._lock:
             self.done += count
             self.moved += count
             self._last_at = self._clock()
 
-    def take_back(self, count):
+    def take_back(self, count: int) -> None:
         """Count bytes out again that have to come once more."""
         with self._lock:
             self.done -= count
 
     @contextlib.contextmanager
-    def file(self, path):
+    def file(self, path: str) -> Iterator[Callable[[str], None]]:
         """Name a file while it is worked on; gives a function that says what holds it up, "" for nothing."""
 
-        def note(text):
+        def note(text: str) -> None:
             self._notes[path] = text
 
         note("")
@@ -59,7 +67,7 @@ class Meter:
             self._notes.pop(path, None)
 
     @contextlib.contextmanager
-    def folder(self, path):
+    def folder(self, path: str) -> Iterator[None]:
         """Count what somebody else writes into a folder; what comes of a failure comes once more."""
         came = 0
         self._folders.add(path)
@@ -70,7 +78,7 @@ class Meter:
             self._folders.discard(path)
             self.add(came)
 
-    def line(self):
+    def line(self) -> str:
         """Return the line as of now."""
         with self._lock:
             # A copy: downloads begin and end meanwhile.
@@ -102,7 +110,7 @@ class Meter:
         return "%s: %d %% %s (%s)" % (self.name, percent, self.doing, ", ".join(words))
 
 
-def folder_bytes(folder):
+def folder_bytes(folder: str) -> int:
     """Return the bytes of all files below folder."""
     total = 0
     for root, dummy, names in os.walk(folder):
@@ -112,7 +120,7 @@ def folder_bytes(folder):
     return total
 
 
-def human_seconds(seconds):
+def human_seconds(seconds: float) -> str:
     """Return a duration in at most two units: 45 s, 3 min 20 s, 2 h 5 min."""
     whole = int(seconds + 0.5)
     if whole < 60:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Mapping
 
 # name{label="value",...} number [timestamp]
 _SAMPLE = re.compile(r"^(vllm:\w+)(\{.*\})? (\S+)(?: -?\d+)?$")
@@ -32,8 +33,10 @@ class Metrics:
     known is False when the server counts nothing (started with disable_log_stats).
     """
 
-    def __init__(self, text):
-        sums, counts, by_engine = {}, {}, {}
+    def __init__(self, text: str) -> None:
+        sums: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        by_engine: dict[str, dict[str, float]] = {}
         for line in text.splitlines():
             sample = _SAMPLE.match(line)
             if not sample:
@@ -61,16 +64,16 @@ class Metrics:
         }
 
     @property
-    def in_flight(self):
+    def in_flight(self) -> int:
         """Requests that are in the server."""
         return self.running + self.waiting
 
     @property
-    def work(self):
+    def work(self) -> float:
         """A number that grows when any engine does something."""
         return sum(work for dummy, work in self.engines.values())
 
-    def is_stuck_since(self, before):
+    def is_stuck_since(self, before: Metrics) -> bool:
         """Return whether an engine has had requests since an earlier look and has done nothing for them.
 
         Where none was in the server then, those that came since stand still when nothing at all has moved.
@@ -82,5 +85,5 @@ class Metrics:
         return False
 
 
-def _sum(values, names):
+def _sum(values: Mapping[str, float], names: Iterable[str]) -> float:
     return sum(values.get(name, 0) for name in names)

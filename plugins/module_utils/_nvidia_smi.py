@@ -5,10 +5,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Optional
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape, unescape
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _gpu
+
+# nvidia-smi with arguments: (exit code, stdout, stderr).
+Run = Callable[..., Optional[tuple[int, str, str]]]
 
 # Instead of a value; with and without brackets, by driver and form of output.
 _NOTHING = {
@@ -39,7 +45,7 @@ _ERRORS = (
 )
 
 
-def ask(run):
+def ask(run: Run) -> dict[str, Any]:
     """Return what nvidia-smi tells, as _gpu.told().
 
     run: takes the arguments of nvidia-smi and returns (exit code, stdout, stderr), or None where there is no
@@ -57,7 +63,7 @@ def ask(run):
     return answer
 
 
-def _ask(run, answer):
+def _ask(run: Run, answer: dict[str, Any]) -> None:
     result = run("-q", "-x")
     if result is None:
         answer["reason"] = "missing"
@@ -81,7 +87,7 @@ def _ask(run, answer):
         _complete(run, answer)
 
 
-def _explain(said, answer):
+def _explain(said: str, answer: dict[str, Any]) -> None:
     """Add what error messages tell."""
     for found in _LOST.finditer(said):
         name = re.search(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d", found.group("gpu"))
@@ -97,7 +103,7 @@ def _explain(said, answer):
     answer["library"] = library.group(1) if library else answer["library"]
 
 
-def _fall_back(run, answer, why):
+def _fall_back(run: Run, answer: dict[str, Any], why: str) -> None:
     """Ask for the values one by one, which works where the XML is cut off or one GPU is gone."""
     result = run("--query-gpu=" + ",".join(_FIELDS), "--format=csv,noheader")
     dummy_code, output, errors = result or (1, "", "")
@@ -107,7 +113,7 @@ def _fall_back(run, answer, why):
         answer.update(reason="other", text=_first_sentence(why))
 
 
-def _complete(run, answer):
+def _complete(run: Run, answer: dict[str, Any]) -> None:
     """Add what the XML does not tell: indices, compute capabilities, names of MIG devices, links."""
     result = run("--query-gpu=index,uuid,compute_cap", "--format=csv,noheader")
     rows = parse_capabilities(result[1]) if result else {}
@@ -122,7 +128,7 @@ def _complete(run, answer):
         answer["links"] = parse_topology(result[1]) if result else []
 
 
-def split_xml(text):
+def split_xml(text: str) -> tuple[str, str]:
     """Return (the XML in what nvidia-smi -q -x has printed, all else)."""
     start, end = text.find("<nvidia_smi_log"), text.rfind("</nvidia_smi_log>")
     if start < 0:
@@ -131,7 +137,7 @@ def split_xml(text):
     return text[start:end], re.sub(r"<[?!][^>]*>", "", text[:start]) + "\n" + text[end:]
 
 
-def parse_xml(document):
+def parse_xml(document: str) -> dict[str, Any]:
     """Return version, cuda, gpus and problems of nvidia-smi -q -x, or raise ValueError."""
     if not document:
         raise ValueError("nvidia-smi -q -x has printed no XML")
@@ -147,7 +153,7 @@ def parse_xml(document):
     for index, node in enumerate(root.findall("gpu")):
         broken = (node.findtext("uuid") or node.findtext("product_name") or "").strip().strip("[]")
         if broken.lower() in _BROKEN:
-            problems.append(_gpu.lost(node.get("id", index), broken))
+            problems.append(_gpu.lost(node.get("id", str(index)), broken))
         else:
             gpus.append(_parse_gpu(node, index))
     return {
@@ -159,7 +165,7 @@ def parse_xml(document):
     }
 
 
-def _parse_gpu(node, index):
+def _parse_gpu(node: Element, index: int) -> dict[str, Any]:
     return _gpu.gpu(
         index,
         uuid=_value(node, "uuid"),
@@ -190,7 +196,7 @@ def _parse_gpu(node, index):
     )
 
 
-def _parse_mig(node):
+def _parse_mig(node: Element) -> dict[str, Any]:
     return {
         # The number of the device in nvidia-smi -L, which alone tells its UUID and profile.
         "number": _number(_value(node, "index")),
@@ -202,7 +208,7 @@ def _parse_mig(node):
     }
 
 
-def name_mig_devices(gpus, listed):
+def name_mig_devices(gpus: Iterable[dict[str, Any]], listed: Mapping[str, Mapping[int, tuple[str, str]]]) -> None:
     """Give MIG devices the UUIDs and profiles of nvidia-smi -L."""
     for gpu in gpus:
         for device in gpu["mig"]["devices"]:
@@ -210,9 +216,10 @@ def name_mig_devices(gpus, listed):
             device["profile"], device["uuid"] = found
 
 
-def parse_list(text):
+def parse_list(text: str) -> dict[str, dict[int, tuple[str, str]]]:
     """Return {UUID of a GPU: {number of a MIG device: (profile, UUID)}} of nvidia-smi -L."""
-    listed, devices = {}, {}
+    listed: dict[str, dict[int, tuple[str, str]]] = {}
+    devices: dict[int, tuple[str, str]] = {}
     for line in text.splitlines():
         found = re.match(r"GPU \d+: .*\(UUID: (\S+)\)", line)
         if found:
@@ -224,7 +231,7 @@ def parse_list(text):
     return listed
 
 
-def parse_capabilities(text):
+def parse_capabilities(text: str) -> dict[str, tuple[int, str]]:
     """Return {UUID: (index, compute capability)} of --query-gpu=index,uuid,compute_cap."""
     rows = {}
     for line in text.splitlines():
@@ -235,7 +242,7 @@ def parse_capabilities(text):
     return rows
 
 
-def parse_query(text):
+def parse_query(text: str) -> tuple[str, list[dict[str, Any]]]:
     """Return (version of the driver, GPUs) of the query of _FIELDS."""
     gpus, version = [], ""
     for line in text.splitlines():
@@ -257,9 +264,10 @@ def parse_query(text):
     return version, gpus
 
 
-def parse_topology(text):
+def parse_topology(text: str) -> list[tuple[int, int, str]]:
     """Return (one index, the other, kind) for each pair of GPUs of nvidia-smi topo -m."""
-    links, columns = [], []
+    links: list[tuple[int, int, str]] = []
+    columns: list[int] = []
     for line in re.sub(r"\x1b\[[\d;]*m", "", text).splitlines():
         if not columns:
             # The GPUs come first, then network cards, then columns with blanks in their names.
@@ -275,40 +283,40 @@ def parse_topology(text):
     return links
 
 
-def _mend(document):
+def _mend(document: str) -> str:
     document = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "", document)
     return re.sub(
         r"(?s)(?<=<process_name>)(.*?)(?=</process_name>)", lambda found: escape(unescape(found.group(1))), document
     )
 
 
-def _value(node, path):
+def _value(node: Element, path: str) -> str:
     return _clean(node.findtext(path) or "")
 
 
-def _clean(text):
+def _clean(text: str) -> str:
     value = text.strip()
     bare = value[1:-1].strip() if value[:1] + value[-1:] == "[]" else value
     return "" if bare.lower() in _NOTHING or bare.lower() in _BROKEN else value
 
 
-def _switch(value):
+def _switch(value: str) -> bool | None:
     return {"Enabled": True, "Disabled": False}.get(value)
 
 
-def _memory(node, keys):
+def _memory(node: Element, keys: Iterable[str]) -> dict[str, int]:
     return {key: _bytes(_value(node, "fb_memory_usage/" + key)) or 0 for key in keys}
 
 
-def _bytes(value):
+def _bytes(value: str) -> int | None:
     """Return '81920 MiB' in bytes, or None for what is no size."""
     found = re.match(r"(\d+) ?(\w+)$", value)
     return int(found.group(1)) * _UNITS[found.group(2)] if found and found.group(2) in _UNITS else None
 
 
-def _number(value):
+def _number(value: str) -> int:
     return int(value) if value.isdigit() else -1
 
 
-def _first_sentence(text):
+def _first_sentence(text: str) -> str:
     return re.split(r"(?<=[a-z])\.\s", " ".join(text.split()))[0].rstrip(".")[:300]

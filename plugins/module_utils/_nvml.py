@@ -15,6 +15,9 @@ import contextlib
 import ctypes
 import re
 import traceback
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _gpu
 
@@ -69,7 +72,7 @@ _SWITCH = 2
 _NO_SIZE = 2**64 - 1
 
 
-def ask(lib):
+def ask(lib: ModuleType) -> dict[str, Any]:
     """Return what NVML tells, as _gpu.told(). lib: the module pynvml."""
     answer = _gpu.told("nvml")
     try:
@@ -86,10 +89,10 @@ def ask(lib):
 
 
 class _Nvml:
-    def __init__(self, lib):
+    def __init__(self, lib: ModuleType) -> None:
         self.lib = lib
 
-    def fill(self, answer):
+    def fill(self, answer: dict[str, Any]) -> None:
         answer["version"] = _text(self._get("nvmlSystemGetDriverVersion", default=""))
         cuda = self._get("nvmlSystemGetCudaDriverVersion_v2", default=0)
         # 12040 is 12.4.
@@ -112,7 +115,7 @@ class _Nvml:
                 "NVML tells nothing of the links between GPUs (%s): look for NVRM and Xid in dmesg" % error
             )
 
-    def _get(self, name, *args, **kwargs):
+    def _get(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Return what a function returns, or the default where it is missing or says that it is not supported."""
         default = kwargs.get("default")
         function = getattr(self.lib, name, None)
@@ -125,7 +128,7 @@ class _Nvml:
                 raise
             return default
 
-    def _gpu(self, index, handle):
+    def _gpu(self, index: int, handle: object) -> dict[str, Any]:
         major, minor = self._get("nvmlDeviceGetCudaComputeCapability", handle, default=(0, 0))
         mig, pending = self._get("nvmlDeviceGetMigMode", handle, default=(0, 0))
         return _gpu.gpu(
@@ -145,7 +148,7 @@ class _Nvml:
             processes=self._processes(handle),
         )
 
-    def _memory(self, handle):
+    def _memory(self, handle: object) -> dict[str, int]:
         """Version 2 tells what is reserved, and does not count it as used; version 1 does."""
         version = getattr(self.lib, "nvmlMemory_v2", None)
         memory = None
@@ -156,7 +159,7 @@ class _Nvml:
         memory = memory or self._get("nvmlDeviceGetMemoryInfo", handle)
         return {key: int(getattr(memory, key, 0)) for key in ("total", "reserved", "used", "free")}
 
-    def _mig(self, handle):
+    def _mig(self, handle: object) -> list[dict[str, Any]]:
         devices = []
         for number in range(self._get("nvmlDeviceGetMaxMigDeviceCount", handle, default=0)):
             # A number without a device is not found.
@@ -176,7 +179,7 @@ class _Nvml:
             )
         return devices
 
-    def _fabric(self, handle):
+    def _fabric(self, handle: object) -> dict[str, str]:
         ways = (
             ("nvmlDeviceGetGpuFabricInfoV", "c_nvmlGpuFabricInfoV_t"),
             ("nvmlDeviceGetGpuFabricInfoV", "c_nvmlGpuFabricInfo_v2_t"),
@@ -192,11 +195,11 @@ class _Nvml:
                 return {"state": state, "status": self._status(info.status) if state == "Completed" else ""}
         return {"state": "", "status": ""}
 
-    def _status(self, code):
+    def _status(self, code: int) -> str:
         return "Success" if code == 0 else _text(self._get("nvmlErrorString", code, default="Error %d" % code))
 
-    def _processes(self, handle):
-        kinds = {}
+    def _processes(self, handle: object) -> list[dict[str, Any]]:
+        kinds: dict[int, dict[str, int | None]] = {}
         for kind, name in (
             ("C", "nvmlDeviceGetComputeRunningProcesses"),
             ("G", "nvmlDeviceGetGraphicsRunningProcesses"),
@@ -218,7 +221,7 @@ class _Nvml:
             for pid, sizes in sorted(kinds.items())
         ]
 
-    def _links(self, handles, bus_ids):
+    def _links(self, handles: Mapping[int, object], bus_ids: Mapping[int, str]) -> list[tuple[int, int, str]]:
         """Return (one index, the other, kind): the number of NVLinks between two GPUs, or else their way over PCIe."""
         ends = {index: self._link_ends(handle, bus_ids) for index, handle in handles.items()}
         links = []
@@ -234,7 +237,7 @@ class _Nvml:
                     links.append((one, other, kind))
         return links
 
-    def _link_ends(self, handle, bus_ids):
+    def _link_ends(self, handle: object, bus_ids: Mapping[int, str]) -> list[str]:
         """Return where the active NVLinks of a GPU lead to: PCI bus IDs of GPUs, or 'switch'."""
         ends = []
         for link in range(getattr(self.lib, "NVML_NVLINK_MAX_LINKS", _MOST_LINKS)):
@@ -250,14 +253,14 @@ class _Nvml:
         return ends
 
     @staticmethod
-    def _bus_id(info):
+    def _bus_id(info: object) -> str:
         return _text(getattr(info, "busId", "") if info else "").upper()
 
 
-def _text(value):
+def _text(value: str | bytes) -> str:
     """Return a string of NVML, which an old pynvml leaves as bytes."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _switch(value):
+def _switch(value: int | None) -> bool | None:
     return None if value is None else bool(value)

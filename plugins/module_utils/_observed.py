@@ -18,7 +18,9 @@ import re
 import stat
 import subprocess
 import urllib.parse
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatch
+from typing import Any, NoReturn
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _host
 
@@ -66,12 +68,12 @@ class CannotTell(Exception):
 class Observer:
     """Looks at things of this host. docker_get: returns what Docker's API answers, None for nothing of that name."""
 
-    def __init__(self, root, docker_get):
+    def __init__(self, root: str, docker_get: Callable[[str], Any]) -> None:
         self.host = _host.Host(root)
         self.docker_get = docker_get
-        self._installed = None
+        self._installed: list[list[str]] | None = None
 
-    def observe(self, what):
+    def observe(self, what: Mapping[str, Iterable[str]]) -> dict[str, str]:
         """Return {thing: digest} of {kind: [names]}; the digest of what cannot be told is ''."""
         found = {}
         for kind, names in sorted(what.items()):
@@ -83,26 +85,26 @@ class Observer:
                     found[thing] = ""
         return found
 
-    def _matches(self, pattern):
+    def _matches(self, pattern: str) -> list[str]:
         place = os.path.join(glob.escape(self.host.root), pattern.lstrip("/"))
         return sorted(path for path in glob.glob(place) if os.path.lexists(path))
 
-    def _files(self, pattern):
+    def _files(self, pattern: str) -> list[list[Any]]:
         """Content, mode and owner of files."""
         return [
             _entry(path, path) + [_content(path) if os.path.isfile(path) else None] for path in self._matches(pattern)
         ]
 
-    def _stats(self, pattern):
+    def _stats(self, pattern: str) -> list[list[Any]]:
         """Size and time of files that would take long to read."""
         return [_entry(path, path, times=True) for path in self._matches(pattern)]
 
-    def _folders(self, path):
+    def _folders(self, path: str) -> list[Any] | None:
         """Mode and owner of a folder, or of anything else; null where there is none."""
         path = self.host.path(path)
         return _entry(path, path) if os.path.lexists(path) else None
 
-    def _trees(self, path):
+    def _trees(self, path: str) -> list[list[Any]] | None:
         """All that is in a folder: names, modes, owners, and of files sizes and times."""
         top = self.host.path(path)
         if not os.path.lexists(top):
@@ -117,7 +119,7 @@ class Observer:
                 found.append(_entry(inner, os.path.relpath(inner, top), times=not os.path.isdir(inner)))
         return found
 
-    def _packages(self, pattern):
+    def _packages(self, pattern: str) -> list[list[Any]]:
         """Name, state and version of packages; where only rpm could tell, when its database was changed last."""
         if self._installed is None:
             self._installed = _dpkg(self.host.read("var/lib/dpkg/status"))
@@ -133,7 +135,7 @@ class Observer:
                 ]
         raise CannotTell("no database of packages")
 
-    def _units(self, name):
+    def _units(self, name: str) -> str | list[str]:
         if not os.path.isdir(self.host.path("run/systemd/system")):
             return "no systemd"
         shown = subprocess.run(
@@ -145,21 +147,21 @@ class Observer:
         ).stdout
         return sorted(shown.splitlines())
 
-    def _accounts(self, name):
+    def _accounts(self, name: str) -> list[Any] | None:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             return None
         return [entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell]
 
-    def _groups(self, name):
+    def _groups(self, name: str) -> list[Any] | None:
         try:
             entry = grp.getgrnam(name)
         except KeyError:
             return None
         return [entry.gr_gid, sorted(entry.gr_mem)]
 
-    def _docker(self, name):
+    def _docker(self, name: str) -> dict[str, Any]:
         if name != "settings":
             raise CannotTell(name)
         info = self._ask("/info", needed=True)
@@ -169,7 +171,7 @@ class Observer:
         }
         return {key: runtimes if key == "Runtimes" else info.get(key) for key in DOCKER_SETTINGS}
 
-    def _images(self, name):
+    def _images(self, name: str) -> list[Any] | None:
         if name == "*":
             return sorted(
                 [image["Id"], sorted(image.get("RepoTags") or ())] for image in self._ask("/images/json", needed=True)
@@ -177,7 +179,7 @@ class Observer:
         found = self._ask("/images/%s/json" % urllib.parse.quote(name, safe="/:@"))
         return found and [found["Id"], sorted(found.get("RepoTags") or ()), sorted(found.get("RepoDigests") or ())]
 
-    def _containers(self, name):
+    def _containers(self, name: str) -> list[Any] | None:
         if name == "*":
             return sorted(
                 [each["Id"], each["ImageID"], each["State"], _host.our_labels(each.get("Labels"))]
@@ -193,7 +195,7 @@ class Observer:
             _host.our_labels(found["Config"].get("Labels")),
         ]
 
-    def _ask(self, address, needed=False):
+    def _ask(self, address: str, needed: bool = False) -> Any:
         try:
             answer = self.docker_get(address)
         except http.client.HTTPException as error:
@@ -203,13 +205,13 @@ class Observer:
         return answer
 
 
-def digest(value):
+def digest(value: object) -> str:
     """Return a digest of what JSON can say; equal values have equal ones."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _entry(path, name, times=False):
+def _entry(path: str, name: str, times: bool = False) -> list[Any]:
     found = os.lstat(path)
     entry = [name, found.st_mode, found.st_uid, found.st_gid]
     if stat.S_ISLNK(found.st_mode):
@@ -218,7 +220,7 @@ def _entry(path, name, times=False):
     return entry + ([found.st_size, found.st_mtime_ns] if times else [])
 
 
-def _content(path):
+def _content(path: str) -> str:
     hashed = hashlib.sha256()
     with open(path, "rb") as stream:
         for piece in iter(lambda: stream.read(1 << 20), b""):
@@ -226,12 +228,12 @@ def _content(path):
     return hashed.hexdigest()
 
 
-def _dpkg(status):
+def _dpkg(status: str) -> list[list[str]]:
     """Return [name, state, version] of each package that dpkg knows."""
     stanzas = re.split(r"\n\n+", status)
     fields = [dict(re.findall(r"^(Package|Status|Version): (.*)$", stanza, re.MULTILINE)) for stanza in stanzas]
     return [[each["Package"], each.get("Status", ""), each.get("Version", "")] for each in fields if "Package" in each]
 
 
-def _raise(error):
+def _raise(error: OSError) -> NoReturn:
     raise error

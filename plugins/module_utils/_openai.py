@@ -9,6 +9,8 @@ import re
 import time
 import traceback
 import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 try:
     import requests
@@ -16,7 +18,6 @@ try:
 
     REQUESTS_ERROR = None
 except ImportError:
-    requests = None
     REQUESTS_ERROR = traceback.format_exc()
 
 # What the system says, inside what requests and urllib3 make of it.
@@ -44,7 +45,7 @@ class RequestFailed(Exception):
     had come.
     """
 
-    def __init__(self, kind, path, message, status=None, tokens=0):
+    def __init__(self, kind: str, path: str, message: str, status: int | None = None, tokens: int = 0) -> None:
         super().__init__("%s: %s" % (path, message))
         self.kind, self.path, self.message, self.status, self.tokens = kind, path, message, status, tokens
 
@@ -56,7 +57,14 @@ class Server:
     own certificate, as a path or (path, path of the key).
     """
 
-    def __init__(self, url, api_key=None, timeout=10.0, verify=True, cert=None):
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        timeout: float = 10.0,
+        verify: bool | str = True,
+        cert: str | tuple[str, str] | None = None,
+    ) -> None:
         if not re.match(r"https?://[^/\s]", url):
             raise BadAddress("'%s' is no address of a server: it begins with http:// or https://" % url)
         if api_key and not re.match(r"[!-~]+\Z", api_key):
@@ -71,13 +79,13 @@ class Server:
         if api_key:
             self.session.headers["Authorization"] = "Bearer %s" % api_key
 
-    def get(self, path):
+    def get(self, path: str) -> tuple[str, float]:
         """Return (the text at path, seconds that it took); raise RequestFailed."""
         started = time.monotonic()
         with self._get(path) as response:
             return _text(response, path, started + self.timeout), time.monotonic() - started
 
-    def _get(self, path):
+    def _get(self, path: str) -> requests.Response:
         try:
             return self._request("GET", path, self.timeout)
         except RequestFailed as error:
@@ -86,19 +94,19 @@ class Server:
             # The server may just have closed a connection that was kept from the request before.
             return self._request("GET", path, self.timeout)
 
-    def get_json(self, path):
+    def get_json(self, path: str) -> tuple[dict[str, Any], float]:
         """Return (the JSON document at path, seconds that it took); raise RequestFailed."""
         text, latency = self.get(path)
         return _document(text, path), latency
 
-    def post(self, path, body, timeout=None):
+    def post(self, path: str, body: Mapping[str, Any], timeout: float | None = None) -> tuple[dict[str, Any], float]:
         """Return (the JSON document that answers body, seconds that it took); raise RequestFailed."""
         started = time.monotonic()
         limit = timeout or self.timeout
         with self._request("POST", path, limit, body) as response:
             return _document(_text(response, path, started + limit), path), time.monotonic() - started
 
-    def generate(self, path, body, timeout):
+    def generate(self, path: str, body: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Have an answer streamed and measure it; return StreamedAnswer.measured(); raise RequestFailed."""
         body = dict(body, stream=True, stream_options={"include_usage": True})
         started = time.monotonic()
@@ -120,7 +128,9 @@ class Server:
                 raise RequestFailed(_kind_of_end(error), path, _reason(error), tokens=answer.count()) from error
         return answer.measured(time.monotonic())
 
-    def _request(self, method, path, timeout, body=None):
+    def _request(
+        self, method: str, path: str, timeout: float, body: Mapping[str, Any] | None = None
+    ) -> requests.Response:
         try:
             with warnings.catch_warnings():
                 # The user said that the certificate is not to be checked.
@@ -147,7 +157,7 @@ class Server:
         return response
 
 
-def _kind_of(error):
+def _kind_of(error: Exception) -> str:
     """Return the kind of a connection that failed; what happened stands only in its words."""
     words = str(error)
     if "refused" in words:
@@ -155,13 +165,14 @@ def _kind_of(error):
     return "reset" if "Connection aborted" in words or "reset by peer" in words else "unreachable"
 
 
-def _kind_of_end(error):
+def _kind_of_end(error: Exception) -> str:
     """Return the kind of an answer that had begun and did not come whole."""
     return "timeout" if "timed out" in str(error) else "broken"
 
 
-def _text(response, path, deadline):
-    pieces, size = [], 0
+def _text(response: requests.Response, path: str, deadline: float) -> str:
+    pieces: list[bytes] = []
+    size = 0
     try:
         for piece in _pieces(response):
             pieces.append(piece)
@@ -175,7 +186,7 @@ def _text(response, path, deadline):
         raise RequestFailed(_kind_of_end(error), path, _reason(error), status=response.status_code) from error
 
 
-def _pieces(response):
+def _pieces(response: requests.Response) -> Iterator[bytes]:
     """Return the body piece by piece as it comes; iter_content would wait until a piece is full."""
     read = getattr(response.raw, "read1", None)
     if read is None:
@@ -184,7 +195,7 @@ def _pieces(response):
     return iter(lambda: read(65536, decode_content=True), b"")
 
 
-def _document(text, path):
+def _document(text: str, path: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except ValueError:
@@ -194,7 +205,7 @@ def _document(text, path):
     return document
 
 
-def _reason(error):
+def _reason(error: Exception) -> str:
     """Return what the system said, without the libraries' wrappings."""
     text = str(error)
     found = _SYSTEM_WORDS.search(text)
@@ -204,17 +215,17 @@ def _reason(error):
 class StreamedAnswer:
     """Server-sent events of a completion, and when the first and the last token came."""
 
-    def __init__(self, started, path=CHAT):
+    def __init__(self, started: float, path: str = CHAT) -> None:
         self.started = started
         self.path = path
-        self.first = None
+        self.first: float | None = None
         self.text = ""
         self.tokens = 0
         self.chunks = 0
         # Whether the server said that this is the whole answer.
         self.ended = False
 
-    def feed(self, line, now):
+    def feed(self, line: str, now: float) -> None:
         """Take one line of the stream, which came at now (seconds of the monotonic clock)."""
         if not line.startswith("data:"):
             return
@@ -231,11 +242,11 @@ class StreamedAnswer:
         if event.get("error"):
             raise RequestFailed("broken", self.path, error_message(data), status=200, tokens=self.count())
         usage, choices = event.get("usage") or {}, event.get("choices") or []
-        deltas = [choice.get("delta") or {} if isinstance(choice, dict) else None for choice in choices]
+        deltas: list[Any] = [choice.get("delta") or {} if isinstance(choice, dict) else None for choice in choices]
         if not isinstance(usage, dict) or not all(isinstance(delta, dict) for delta in deltas):
             raise RequestFailed("garbage", self.path, "no answer of vLLM but '%s'" % data[:80], status=200)
         self.tokens = usage.get("completion_tokens") or self.tokens
-        for choice, delta in zip(choices, deltas, strict=True):
+        for choice, delta in zip(choices, deltas):
             if choice.get("finish_reason") == "abort":
                 raise RequestFailed("broken", self.path, "the server gave the request up", 200, self.count())
             self.ended = self.ended or bool(choice.get("finish_reason"))
@@ -247,11 +258,11 @@ class StreamedAnswer:
                 self.chunks += 1
                 self.text += content if isinstance(content, str) else ""
 
-    def count(self):
+    def count(self) -> int:
         """Return how many tokens have come, as far as it is known."""
         return self.tokens or self.chunks
 
-    def measured(self, now):
+    def measured(self, now: float) -> dict[str, Any]:
         """Return the answer as a dict; raise RequestFailed when no token came, or not the last one.
 
         text; tokens (as the server counts them, else pieces of the stream); chunks (pieces); ttft
@@ -276,7 +287,7 @@ class StreamedAnswer:
         }
 
 
-def error_message(body):
+def error_message(body: str) -> str:
     """Return the message of an OpenAI error document, or the start of any other body."""
     try:
         document = json.loads(body)

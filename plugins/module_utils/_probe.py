@@ -13,11 +13,18 @@ import concurrent.futures
 import contextlib
 import re
 import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _engine_log, _openai
 from ansible_collections.llmops.vllm.plugins.module_utils._diagnosis import ContainerEnd, Diagnosis, diagnose
 from ansible_collections.llmops.vllm.plugins.module_utils._metrics import Metrics
 from ansible_collections.llmops.vllm.plugins.module_utils._openai import RequestFailed
+
+if TYPE_CHECKING:
+    from ansible_collections.llmops.vllm.plugins.module_utils._container import Container, ContainerState
+
+T = TypeVar("T")
 
 # What a task is asked by.
 TASK_CHECKS = {"generate": "chat", "embed": "embeddings", "score": "score"}
@@ -34,15 +41,18 @@ _STARTUP_LINES = 400
 class ProbeFailed(Exception):
     """The server is not as expected; its message is the one sentence."""
 
-    def __init__(self, diagnosis):
+    def __init__(self, diagnosis: Diagnosis) -> None:
         super().__init__(str(diagnosis))
         self.diagnosis = diagnosis
 
 
-def not_looked(error):
+def not_looked(error: object) -> dict[str, Any]:
     """Return the result of a probe that could not even look."""
-    why = Diagnosis("no_look", str(error), "correct it, and look again")
-    return {"verdict": "unknown", "checks": {}, "diagnosis": why.as_dict()}
+    return {"verdict": "unknown", "checks": {}, "diagnosis": _no_look(error).as_dict()}
+
+
+def _no_look(error: object) -> Diagnosis:
+    return Diagnosis("no_look", str(error), "correct it, and look again")
 
 
 class Look:
@@ -52,7 +62,14 @@ class Look:
     so many of them in a row, and waiting does not help either; doing: how far it is, for people.
     """
 
-    def __init__(self, verdict, diagnosis=None, final=False, counted=False, doing=""):
+    def __init__(
+        self,
+        verdict: str,
+        diagnosis: Diagnosis | None = None,
+        final: bool = False,
+        counted: bool = False,
+        doing: str = "",
+    ) -> None:
         self.verdict, self.diagnosis, self.final, self.counted = verdict, diagnosis, final, counted
         self.doing = doing or verdict
 
@@ -60,12 +77,12 @@ class Look:
 class _Unmet(Exception):
     """A check that was answered, with something else than expected; look: what that means."""
 
-    def __init__(self, look):
+    def __init__(self, look: Look) -> None:
         super().__init__(str(look.diagnosis))
         self.look = look
 
 
-def _unmet(code, cause, remedy):
+def _unmet(code: str, cause: str, remedy: str) -> _Unmet:
     return _Unmet(Look("failed", Diagnosis(code, cause, remedy), final=True))
 
 
@@ -77,10 +94,12 @@ class Probe:
     what the module returns.
     """
 
-    def __init__(self, server, container, wish, may_stop=True):
+    def __init__(
+        self, server: _openai.Server, container: Container | None, wish: dict[str, Any], may_stop: bool = True
+    ) -> None:
         self.server, self.container, self.wish, self.may_stop = server, container, wish, may_stop
         self.doing = "looking at %s" % server.url
-        self.result = {"changed": False, "url": server.url, "verdict": "", "waited": 0.0, "checks": {}}
+        self.result: dict[str, Any] = {"changed": False, "url": server.url, "verdict": "", "waited": 0.0, "checks": {}}
         self._looks = {
             "ready": self._look_ready,
             "live": self._look_live,
@@ -88,16 +107,17 @@ class Probe:
             "down": self._look_down,
         }
         self._began = time.monotonic()
-        self._state = self._first_restarts = None
+        self._state: ContainerState | None = None
+        self._first_restarts: int | None = None
         self._was_dead = False
-        self._alive_since = None
-        self._metrics = None
-        self._moved = None, 0.0
+        self._alive_since: float | None = None
+        self._metrics: Metrics | None = None
+        self._moved: tuple[Metrics | None, float] = None, 0.0
         self._resets = 0
         # What Docker is to do again with a container that has served after all.
-        self._restart_policy = None
+        self._restart_policy: Mapping[str, Any] | None = None
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         """Return result once the server is as expected; raise ProbeFailed when it will not be, or not in time."""
         self._began = time.monotonic()
         failures = 0
@@ -116,7 +136,7 @@ class Probe:
             if look.final or failures >= self.wish["failures"]:
                 raise ProbeFailed(look.diagnosis)
             if self._waited() >= self.wish["timeout"]:
-                raise ProbeFailed(self._late(look))
+                raise ProbeFailed(self._late(look.diagnosis, look.doing))
             time.sleep(min(self.wish["interval"], max(0.0, self.wish["timeout"] - self._waited())))
         if self.wish["capabilities"]:
             self.doing = "measuring what it can do"
@@ -125,39 +145,45 @@ class Probe:
             except RequestFailed as error:
                 look = self._judge("capabilities", error)
                 self.result["verdict"] = look.verdict
-                raise ProbeFailed(look.diagnosis) from error
+                raise ProbeFailed(look.diagnosis or _no_look(error)) from error
         return self.result
 
-    def line(self):
+    def line(self) -> str:
         """Return what happens now, for the progress of the task."""
         return "%s, %d s: %s" % (self.result["verdict"] or "looking", self._waited(), self.doing)
 
-    def _waited(self):
+    def _waited(self) -> float:
         return time.monotonic() - self._began
 
-    def _in_grace(self):
+    def _in_grace(self) -> bool:
         """Return whether the server is up for so short a time that it may still be slow."""
         return self._alive_since is not None and time.monotonic() - self._alive_since < self.wish["grace"]
 
-    def _late(self, look):
+    def _late(self, why: Diagnosis, doing: str) -> Diagnosis:
         """Return the Diagnosis of a server that was not as expected in time."""
         waited = round(self._waited())
-        if look.diagnosis.code == "starting":
-            if self.result.get("restarts"):
+        if why.code == "starting":
+            if self.container and self.result.get("restarts"):
                 # The runs before this one may have said what is wrong with all of them.
-                why = diagnose(self.container.log(self._state, all_runs=True), ContainerEnd())
-                if why.code != "unknown":
-                    return self._named(why)
+                known = diagnose(self._log(all_runs=True), ContainerEnd())
+                if known.code != "unknown":
+                    return _named(self.container, known)
             return Diagnosis(
                 "slow_start",
-                "%s was not up after %d s (%s)" % (self.server.url, waited, look.doing),
+                "%s was not up after %d s (%s)" % (self.server.url, waited, doing),
                 "raise the timeout (start_timeout of a deployment) if it only needs longer",
             )
-        return look.diagnosis
+        return why
 
     # The container.
 
-    def _look_container(self):
+    def _log(self, lines: int | None = None, all_runs: bool = False) -> str:
+        """Return what its container printed last, as Container.log() does; '' for a server without one."""
+        if self.container and self._state:
+            return self.container.log(self._state, lines, all_runs)
+        return ""
+
+    def _look_container(self) -> Look | None:
         """Return the Look of a container that does not run, or None."""
         if not self.container:
             return None
@@ -169,68 +195,69 @@ class Probe:
                 "start it, or correct its name",
             )
             return Look("down", why, final=True)
-        if self._first_restarts is None:
-            self._first_restarts = state.restarts
         self.result["restarts"] = state.restarts
+        again = self._restarts_meanwhile(state)
         if state.running:
-            if state.restarts - self._first_restarts >= self.wish["failures"]:
-                self._end_restarts(state)
+            if again >= self.wish["failures"]:
+                self._end_restarts(self.container, state)
             return None
-        why = diagnose(self.container.log(state), state.end)
+        why = diagnose(self._log(), state.end)
         if state.restarting:
             if not self._is_loop(state):
-                again = "restarting after exit code %d" % state.end.exit_code
                 # Docker does not start again what somebody has stopped: this one ended by itself.
                 return Look(
-                    "starting", _STARTS if why.code in ("stopped", "unknown") else self._named(why), doing=again
+                    "starting",
+                    _STARTS if why.code in ("stopped", "unknown") else _named(self.container, why),
+                    doing="restarting after exit code %d" % state.end.exit_code,
                 )
             self.result["restart_loop"] = True
             if self.may_stop:
                 self.container.stop()
                 self.result["changed"] = True
-        why = self._named(why)
+        why = _named(self.container, why)
         if self.result.get("restart_loop"):
             done = ", and it is stopped now" if self.result["changed"] else ""
             why.remedy += "; Docker had started it again %d times%s" % (state.restarts, done)
         verdict = "down" if why.code == "stopped" else "failed"
         return Look(verdict, why, final=True)
 
-    def _named(self, why):
-        """Return the Diagnosis of the container's end, as one of this container."""
-        why.cause = "the container '%s' %s" % (self.container.name, _of_a_container(why.cause))
-        return why
+    def _restarts_meanwhile(self, state: ContainerState) -> int:
+        """Return how often Docker has started it again since the first look."""
+        if self._first_restarts is None:
+            self._first_restarts = state.restarts
+        return state.restarts - self._first_restarts
 
-    def _death_in_the_log(self):
+    def _death_in_the_log(self) -> Diagnosis | None:
         """Return the Diagnosis of an engine that has died in a container that runs, or None.
 
         The container ends some seconds after its engine; the log knows already why.
         """
-        why = diagnose(self.container.log(self._state), ContainerEnd(exit_code=0))
+        why = diagnose(self._log(), ContainerEnd(exit_code=0))
         return None if why.code == "stopped" else why
 
-    def _is_loop(self, state):
+    def _is_loop(self, state: ContainerState) -> bool:
         """Return whether Docker starts again and again what cannot run. One restart can be a recovery."""
-        if state.restarts - self._first_restarts >= self.wish["failures"]:
+        if self._restarts_meanwhile(state) >= self.wish["failures"]:
             return True
         if state.restarts < self.wish["failures"]:
             return False
         # Docker counts restarts for as long as the container exists: old ones may be recoveries of one that serves.
-        return not _engine_log.is_ready(self.container.log(state, all_runs=True))
+        return not _engine_log.is_ready(self._log(all_runs=True))
 
-    def _end_restarts(self, state):
+    def _end_restarts(self, container: Container, state: ContainerState) -> None:
         """Have the run that goes on be the last one: its exit code and its log tell what is wrong with all of them."""
         if not self.result.get("restart_loop"):
             self.result["restart_loop"] = True
             if self.may_stop:
                 self._restart_policy = state.restart_policy
-                self.container.set_restart_policy({"Name": "no"})
+                container.set_restart_policy({"Name": "no"})
                 self.result["changed"] = True
 
-    def _have_restarts_again(self):
-        if self._restart_policy:
+    def _have_restarts_again(self) -> None:
+        if self.container and self._restart_policy:
             self.container.set_restart_policy(self._restart_policy)
 
-    def _not_listening(self, error):
+    def _not_listening(self, error: RequestFailed) -> Look:
         """Return the Look of a server whose port does not answer, though its container may run."""
         self._was_dead, self._alive_since = True, None
         if not self.container:
@@ -240,7 +267,7 @@ class Probe:
                 "start the server, or correct the address",
             )
             return Look("down", why, doing="nothing answers at %s" % self.server.url)
-        log = self.container.log(self._state, _STARTUP_LINES)
+        log = self._log(_STARTUP_LINES)
         if _engine_log.is_ready(log):
             why = self._death_in_the_log() or Diagnosis(
                 "unreachable",
@@ -256,10 +283,10 @@ class Probe:
 
     # What is expected of it.
 
-    def _look_ready(self):
+    def _look_ready(self) -> Look:
         return self._look_container() or self._run_checks(self._checks()) or self._warm_up() or self._ready()
 
-    def _warm_up(self):
+    def _warm_up(self) -> Look | None:
         """Have it answer warm_up requests at once, as users will ask; return the Look of one that fails, or None."""
         count = self.wish["warm_up"]
         asked = [check for check in self._checks() if check in _QUESTIONS]
@@ -284,7 +311,7 @@ class Probe:
         }
         return None
 
-    def _question(self, check, name):
+    def _question(self, check: str, name: str) -> object:
         """Ask what a check asks, and return the answer; safe in a thread of its own."""
         limit = self.wish["request_timeout"]
         body = {"model": name, "max_tokens": self.wish["max_tokens"], "temperature": 0}
@@ -297,7 +324,7 @@ class Probe:
         texts = {"text_1": self.wish["prompt"], "text_2": self.wish["prompt"]}
         return self.server.post("/score", dict(texts, model=name), limit)
 
-    def _look_live(self):
+    def _look_live(self) -> Look:
         """A server that works is alive, whether or not it has time for the probe."""
         ended = self._look_container() or self._run_checks(["http"])
         if ended:
@@ -309,7 +336,7 @@ class Probe:
             asked.diagnosis = None
         return asked or self._ready()
 
-    def _look_idle(self):
+    def _look_idle(self) -> Look:
         if self.container:
             state = self._state = self.container.state()
             if state is None or not state.running:
@@ -356,10 +383,10 @@ class Probe:
         # One that hangs will not become idle.
         return Look(verdict, Diagnosis(code, cause, remedy), counted=stuck, doing=self._load())
 
-    def _look_down(self):
+    def _look_down(self) -> Look:
         state = self.container.state() if self.container else None
         answers = ""
-        if state and (state.running or state.restarting):
+        if self.container and state and (state.running or state.restarting):
             answers = "the container '%s' %s" % (self.container.name, "runs" if state.running else "restarts")
         if not answers:
             try:
@@ -373,9 +400,9 @@ class Probe:
         why = Diagnosis("still_up", "after %d s %s" % (self._waited(), answers), "stop it, or raise the timeout")
         return Look("failed", why, doing=answers)
 
-    def _ready(self):
+    def _ready(self) -> Look:
         if self.container:
-            tokens = _engine_log.kv_cache_tokens(self.container.log(self._state, _STARTUP_LINES))
+            tokens = _engine_log.kv_cache_tokens(self._log(_STARTUP_LINES))
             if tokens:
                 self.result["kv_cache_tokens"] = tokens
         try:
@@ -387,13 +414,14 @@ class Probe:
 
     # The checks.
 
-    def _checks(self):
+    def _checks(self) -> list[str]:
         return self.wish["checks"] or ["http", "models", TASK_CHECKS[self.wish["task"]]]
 
-    def _run_checks(self, names, max_tokens=None):
+    def _run_checks(self, names: Iterable[str], max_tokens: int | None = None) -> Look | None:
         """Return the Look of the first check that is not passed, or None."""
         for name in names:
-            check = self.result["checks"][name] = {"ok": False}
+            check: dict[str, Any] = {"ok": False}
+            self.result["checks"][name] = check
             self.doing = "check of %s" % name
             started = time.monotonic()
             try:
@@ -409,10 +437,10 @@ class Probe:
             check.update(ok=True, status=200)
         return None
 
-    def _check_http(self, dummy):
+    def _check_http(self, dummy: int) -> dict[str, Any]:
         return {"latency": round(self.server.get("/health")[1], 4)}
 
-    def _check_models(self, dummy):
+    def _check_models(self, dummy: int) -> dict[str, Any]:
         name, card, latency = self._model_card()
         root, wanted = str(card.get("root") or ""), self.wish["expect_model"]
         if wanted and not ("/" + root).endswith("/" + wanted.lstrip("/")):
@@ -424,26 +452,26 @@ class Probe:
         self.result["max_model_len"] = card.get("max_model_len")
         return {"latency": round(latency, 4)}
 
-    def _check_template(self, dummy):
+    def _check_template(self, dummy: int) -> dict[str, Any]:
         body = {"model": self._name(), "messages": _messages(self.wish["prompt"])}
         document, latency = self.server.post("/tokenize", body, self.wish["request_timeout"])
         return {"latency": round(latency, 4), "tokens": document.get("count")}
 
-    def _check_chat(self, max_tokens):
+    def _check_chat(self, max_tokens: int) -> dict[str, Any]:
         body = {"messages": _messages(self.wish["prompt"])}
         return self._generate(_openai.CHAT, body, max_tokens)
 
-    def _check_completion(self, max_tokens):
+    def _check_completion(self, max_tokens: int) -> dict[str, Any]:
         return self._generate(_openai.COMPLETIONS, {"prompt": self.wish["prompt"]}, max_tokens)
 
-    def _check_embeddings(self, dummy):
+    def _check_embeddings(self, dummy: int) -> dict[str, Any]:
         document, latency = self._ask("/v1/embeddings", {"input": self.wish["prompt"]})
         vectors = [entry.get("embedding") for entry in document.get("data") or [] if isinstance(entry, dict)]
         if not vectors or not vectors[0]:
             raise _unmet("no_answer", "%s answered without a vector" % self._name(), "look at its log")
         return {"latency": round(latency, 4), "dimensions": len(vectors[0])}
 
-    def _check_score(self, dummy):
+    def _check_score(self, dummy: int) -> dict[str, Any]:
         body = {"text_1": self.wish["prompt"], "text_2": self.wish["prompt"]}
         document, latency = self._ask("/score", body)
         scores = [entry.get("score") for entry in document.get("data") or [] if isinstance(entry, dict)]
@@ -451,7 +479,7 @@ class Probe:
             raise _unmet("no_answer", "%s answered without a score" % self._name(), "look at its log")
         return {"latency": round(latency, 4), "score": scores[0]}
 
-    def _check_metrics(self, dummy):
+    def _check_metrics(self, dummy: int) -> dict[str, Any]:
         started = time.monotonic()
         metrics = self._counted()
         return {
@@ -461,7 +489,7 @@ class Probe:
             "kv_cache_usage": metrics.kv_cache_usage,
         }
 
-    def _counted(self):
+    def _counted(self) -> Metrics:
         """Return the Metrics of a server that counts."""
         metrics = self._read_metrics()
         if not metrics.known:
@@ -472,7 +500,7 @@ class Probe:
             )
         return metrics
 
-    def _check_progress(self, dummy):
+    def _check_progress(self, dummy: int) -> dict[str, Any]:
         started = time.monotonic()
         first = self._counted()
         movement = self._movement(first)
@@ -481,7 +509,7 @@ class Probe:
             raise _Unmet(Look("hung", why, counted=True, doing=self._load()))
         return {"latency": round(time.monotonic() - started, 4), "moving": movement == "moving"}
 
-    def _model_card(self):
+    def _model_card(self) -> tuple[str, dict[str, Any], float]:
         """Return (name, what the server lists of it, seconds)."""
         listed, latency = self.server.get_json("/v1/models")
         cards = {str(entry.get("id")): entry for entry in listed.get("data") or [] if isinstance(entry, dict)}
@@ -498,13 +526,14 @@ class Probe:
         self.result["model"] = name
         return name, cards[name], latency
 
-    def _name(self):
-        return self.result.get("model") or self.wish["model"] or self._model_card()[0]
+    def _name(self) -> str:
+        name: str = self.result.get("model") or self.wish["model"] or self._model_card()[0]
+        return name
 
-    def _ask(self, path, body):
+    def _ask(self, path: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         return self._timed(lambda: self.server.post(path, dict(body, model=self._name()), self.wish["request_timeout"]))
 
-    def _generate(self, path, body, max_tokens):
+    def _generate(self, path: str, body: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
         body = dict(body, model=self._name(), max_tokens=max_tokens, temperature=0)
         answer = self._timed(lambda: self.server.generate(path, body, self.wish["request_timeout"]))
         wanted = self.wish["expect_text"]
@@ -519,7 +548,7 @@ class Probe:
             )
         return answer
 
-    def _timed(self, request):
+    def _timed(self, request: Callable[[], T]) -> T:
         """Return what request returns; know the counters of before, should it take too long."""
         try:
             self._read_metrics()
@@ -529,7 +558,7 @@ class Probe:
 
     # What a failed request means.
 
-    def _judge(self, check, error):
+    def _judge(self, check: str, error: RequestFailed) -> Look:
         """Return the Look of a server that did not answer a check as it should."""
         where = self.server.url + error.path
         status = error.status
@@ -559,19 +588,19 @@ class Probe:
             return Look("failed", why, final=True)
         if status == 429 or (status == 503 and _TAKES_NO_MORE.search(error.message)):
             return self._judge_rejection(where, error)
-        if status >= 500:
+        if status is not None and status >= 500:
             return self._judge_server_error(where, error)
         return Look("failed", self._refusal(where, error), final=check != "http", counted=True)
 
-    def _judge_rejection(self, where, error):
+    def _judge_rejection(self, where: str, error: RequestFailed) -> Look:
         """A full queue is work as long as it moves."""
         if self._movement() == "still":
             return Look("hung", self._hung(self.wish["request_timeout"]), counted=True, doing=self._load())
-        cause = "%s takes no more requests (%d: %s)" % (where, error.status, error.message)
+        cause = "%s takes no more requests (%s: %s)" % (where, error.status, error.message)
         return Look("saturated", Diagnosis("saturated", cause, _WAIT_OR_ADD), doing="it takes no more requests")
 
-    def _judge_server_error(self, where, error):
-        cause = "%s answers %d" % (where, error.status)
+    def _judge_server_error(self, where: str, error: RequestFailed) -> Look:
+        cause = "%s answers %s" % (where, error.status)
         if "EngineCore" in error.message or error.path == "/health" or error.status in (502, 503, 504):
             self._was_dead, self._alive_since = True, None
             if self.container:
@@ -586,7 +615,7 @@ class Probe:
         why = Diagnosis("server_error", "%s: %s" % (cause, error.message or "nothing"), "look at its log")
         return Look("failed", why, counted=True)
 
-    def _refusal(self, where, error):
+    def _refusal(self, where: str, error: RequestFailed) -> Diagnosis:
         """Return the Diagnosis of a request that the server understood and refused."""
         if "chat template" in error.message:
             return Diagnosis(
@@ -603,14 +632,14 @@ class Probe:
         if error.status in (404, 405):
             return Diagnosis(
                 "no_endpoint",
-                "%s answers %d, the server has no such endpoint" % (where, error.status),
+                "%s answers %s, the server has no such endpoint" % (where, error.status),
                 "set task to what the model does (generate, embed, score), and url to the server itself",
             )
         return Diagnosis(
-            "bad_request", "%s answers %d: %s" % (where, error.status, error.message), "correct what it names"
+            "bad_request", "%s answers %s: %s" % (where, error.status, error.message), "correct what it names"
         )
 
-    def _judge_timeout(self, check, error):
+    def _judge_timeout(self, check: str, error: RequestFailed) -> Look:
         limit = self.wish["request_timeout"]
         asked = check in ("chat", "completion", "embeddings", "score")
         if error.path != "/metrics" and (error.tokens or not asked):
@@ -647,17 +676,17 @@ class Probe:
             return Look("hung", self._hung(limit), counted=True, doing=self._load())
         return Look("saturated", self._busy(limit), doing=self._load())
 
-    def _busy(self, limit):
+    def _busy(self, limit: float) -> Diagnosis:
         cause = "%s is busy: %d requests run, %d wait, and it had no answer for us within %g s" % (
             self.server.url,
-            self._metrics.running,
-            self._metrics.waiting,
+            self._counters.running,
+            self._counters.waiting,
             limit,
         )
         return Diagnosis("saturated", cause, _WAIT_OR_ADD)
 
-    def _hung(self, seconds):
-        requests = self._metrics.in_flight
+    def _hung(self, seconds: float) -> Diagnosis:
+        requests = self._counters.in_flight
         cause = "%s has %s and did nothing for %g s" % (
             self.server.url,
             "%d requests" % requests if requests > 1 else "a request",
@@ -667,7 +696,12 @@ class Probe:
 
     # Its counters.
 
-    def _read_metrics(self):
+    @property
+    def _counters(self) -> Metrics:
+        """As they were read last."""
+        return self._metrics or Metrics("")
+
+    def _read_metrics(self) -> Metrics:
         # What was counted before is no answer to this look.
         self._metrics = None
         self._metrics = metrics = Metrics(self.server.get("/metrics")[0])
@@ -675,7 +709,7 @@ class Probe:
             self.result.update(running=metrics.running, waiting=metrics.waiting, kv_cache_usage=metrics.kv_cache_usage)
         return metrics
 
-    def _movement(self, first=None):
+    def _movement(self, first: Metrics | None = None) -> str:
         """Return what the server does for its requests: idle (it has none), moving, still, or unknown.
 
         first: Metrics that have just been read. That requests stand still is known after request_timeout.
@@ -694,27 +728,27 @@ class Probe:
             return "unknown"
         return "moving" if now.work != first.work else "idle"
 
-    def _load(self):
-        return "%d requests run, %d wait" % (self._metrics.running, self._metrics.waiting)
+    def _load(self) -> str:
+        return "%d requests run, %d wait" % (self._counters.running, self._counters.waiting)
 
     # What it can do.
 
-    def _capabilities(self):
+    def _capabilities(self) -> dict[str, bool]:
         """Ask for each capability; return {name: bool}. Costs a dozen short answers."""
         name, limit = self._name(), self.wish["request_timeout"]
 
-        def answers(path, **body):
+        def answers(path: str, **body: Any) -> list[str] | None:
             """Return the texts of the answers, or None when the server refuses the request."""
             try:
                 document = self.server.post(path, dict(body, model=name), limit)[0]
             except RequestFailed as error:
-                if error.kind == "status" and error.status < 500:
+                if error.kind == "status" and (error.status or 0) < 500:
                     return None
                 raise
             choices = [choice for choice in document.get("choices") or [] if isinstance(choice, dict)]
             return [_text_of(choice) for choice in choices]
 
-        def chat(**body):
+        def chat(**body: Any) -> list[str] | None:
             return answers(_openai.CHAT, **dict({"messages": _messages(self.wish["prompt"]), "max_tokens": 12}, **body))
 
         able = {"chat": chat(max_tokens=1) is not None}
@@ -756,23 +790,29 @@ _TOOL = {
 }
 
 
-def _messages(prompt):
+def _messages(prompt: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}]
 
 
-def _text_of(choice):
+def _text_of(choice: Mapping[str, Any]) -> str:
     message = choice.get("message") or {}
     words = (message.get("reasoning_content") or message.get("reasoning"), message.get("content"), choice.get("text"))
     return " ".join(word for word in words if isinstance(word, str))
 
 
-def _not_vllm(where, message):
+def _not_vllm(where: str, message: str) -> Diagnosis:
     return Diagnosis(
         "not_vllm", "%s answers with %s" % (where, message), "see whether it is the address of a vLLM server"
     )
 
 
-def _of_a_container(cause):
+def _named(container: Container, why: Diagnosis) -> Diagnosis:
+    """Return the Diagnosis of a container's end, as one of this container."""
+    why.cause = "the container '%s' %s" % (container.name, _of_a_container(why.cause))
+    return why
+
+
+def _of_a_container(cause: str) -> str:
     """Return the cause so that it goes on a sentence that began with the container."""
     for start in ("it was ", "it ended ", "it crashed "):
         if cause.startswith(start):

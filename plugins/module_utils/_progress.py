@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Callable, Iterator
 
 PROGRESS_FILE_SPEC = dict(type="path")
 
@@ -20,11 +21,11 @@ PROGRESS_FILE_SPEC = dict(type="path")
 class Progress:
     """A line of text in a file of mode 0600; the file is gone when the module has ended."""
 
-    def __init__(self, path=None):
+    def __init__(self, path: str | None = None) -> None:
         self.path = path
         self.process = process() if path else ""
 
-    def say(self, line):
+    def say(self, line: str) -> None:
         """Replace the line, as a whole, so that a reader never sees half of it."""
         if not self.path:
             return
@@ -35,14 +36,14 @@ class Progress:
         os.replace(beside, self.path)
 
     @contextlib.contextmanager
-    def every(self, seconds, describe):
+    def every(self, seconds: float, describe: Callable[[], str]) -> Iterator[None]:
         """Say what describe() returns, now and every so many seconds, while the block runs."""
         if not self.path:
             yield
             return
         stop = threading.Event()
 
-        def run():
+        def run() -> None:
             while not stop.is_set():
                 self.say(describe())
                 stop.wait(seconds)
@@ -55,19 +56,18 @@ class Progress:
             stop.set()
             timer.join()
 
-    def __enter__(self):
+    def __enter__(self) -> Progress:
         if self.path:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
             self.say("")
         return self
 
-    def __exit__(self, *dummy):
+    def __exit__(self, *dummy: object) -> None:
         if self.path and os.path.exists(self.path):
             os.unlink(self.path)
-        return False
 
 
-def process():
+def process() -> str:
     """Return this process as its number and its start, "-" where nobody can tell; the number alone is given anew."""
     try:
         with open("/proc/self/stat", encoding="utf-8") as stream:
@@ -78,7 +78,7 @@ def process():
     return "%d %s" % (os.getpid(), start)
 
 
-def human_bytes(count):
+def human_bytes(count: float) -> str:
     """Return a size in decimal units, as download tools print it: 117.6 MB."""
     size = float(count)
     for unit in ("B", "kB", "MB", "GB"):

@@ -17,6 +17,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from email.message import Message
+from http.client import HTTPMessage
+from typing import IO, Any, TypeVar
+
+T = TypeVar("T")
 
 # What a page may hold, and the listing of a repository of a thousand files.
 MOST_OF_A_PAGE = 64 * 1024
@@ -30,11 +36,11 @@ CERTIFICATE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"
 class Answer:
     """What came back. status: 0 where nothing did, and error says why in a short phrase."""
 
-    def __init__(self, status=0, body=b"", headers=None, error=""):
-        self.status, self.body, self.headers, self.error = status, body, headers or {}, error
+    def __init__(self, status: int = 0, body: bytes = b"", headers: Message | None = None, error: str = "") -> None:
+        self.status, self.body, self.headers, self.error = status, body, headers or Message(), error
 
     @property
-    def code(self):
+    def code(self) -> str:
         """By which the Hub tells refusals apart."""
         return self.headers.get("X-Error-Code") or ""
 
@@ -42,10 +48,12 @@ class Answer:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects; what is secret goes to no other host. follow: how many to follow."""
 
-    def __init__(self, follow):
-        self.max_redirections = follow
+    def __init__(self, follow: int) -> None:
+        self.max_redirections = follow  # type: ignore[misc]  # the library reads it from the instance
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
         if not self.max_redirections or req.get_method() not in ("GET", "HEAD"):
             return None
         new = urllib.request.Request(newurl, headers=dict(req.headers), method=req.get_method())
@@ -57,7 +65,15 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302
 
 
-def ask(url, timeout, headers=None, most=MOST_OF_A_PAGE, method="GET", follow=5, authorities=""):
+def ask(
+    url: str,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
+    most: int = MOST_OF_A_PAGE,
+    method: str = "GET",
+    follow: int = 5,
+    authorities: str = "",
+) -> Answer:
     """Return the Answer to a request. authorities: a file with certificates to trust, besides those of the system."""
     try:
         plain = without_credentials(url)
@@ -74,15 +90,15 @@ def ask(url, timeout, headers=None, most=MOST_OF_A_PAGE, method="GET", follow=5,
         return Answer(error=phrase(error, url, timeout))
 
 
-def together(functions, timeout):
+def together(functions: Sequence[Callable[[], T]], timeout: float) -> list[T | None]:
     """Return what each function returns, all run at the same time; None for one that takes longer.
 
     A name that no server answers for is waited for longer than any timeout of a request says, so such a thread is left
     behind; it ends with the process.
     """
-    results = [None] * len(functions)
+    results: list[T | None] = [None] * len(functions)
 
-    def run(number):
+    def run(number: int) -> None:
         results[number] = functions[number]()
 
     threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(len(functions))]
@@ -95,7 +111,7 @@ def together(functions, timeout):
     return list(results)
 
 
-def look(url, timeout, authorities=""):
+def look(url: str, timeout: float, authorities: str = "") -> dict[str, Any]:
     """Return {url, status, seconds, error} of an address."""
     begun = time.monotonic()
     answer = ask(url, timeout, authorities=authorities)
@@ -107,13 +123,13 @@ def look(url, timeout, authorities=""):
     }
 
 
-def late(url, timeout):
+def late(url: str, timeout: float) -> dict[str, Any]:
     """Return what look() returns for an address that took too long."""
     error = "no answer within %d s" % timeout
     return {"url": without_credentials(url), "status": 0, "seconds": float(timeout), "error": error}
 
 
-def listing(endpoint, repo_id, revision, token, timeout):
+def listing(endpoint: str, repo_id: str, revision: str, token: str | None, timeout: float) -> dict[str, Any]:
     """Return what the Hub says of a repository: {status, error, refusal, commit, files}.
 
     refusal: gated, not_found, revision, token, forbidden, or '' where nothing was refused. files: {path: [size, what
@@ -123,7 +139,7 @@ def listing(endpoint, repo_id, revision, token, timeout):
     headers = {"Authorization": "Bearer " + token} if token else {}
     address = "%s/api/models/%s/revision/%s?blobs=true" % (endpoint, repo_id, urllib.parse.quote(revision, safe=""))
     answer = ask(address, timeout, headers, MOST_OF_A_LISTING)
-    result = {"status": answer.status, "error": answer.error, "refusal": "", "commit": "", "files": {}}
+    result: dict[str, Any] = {"status": answer.status, "error": answer.error, "refusal": "", "commit": "", "files": {}}
     if answer.error:
         return result
     if answer.status != 200:
@@ -150,12 +166,12 @@ def listing(endpoint, repo_id, revision, token, timeout):
     return result
 
 
-def _content_id(entry):
+def _content_id(entry: Mapping[str, Any]) -> str:
     lfs = entry.get("lfs") or {}
     return lfs.get("sha256") or lfs.get("oid") or entry.get("blobId") or ""
 
 
-def _refusal(answer, token):
+def _refusal(answer: Answer, token: str | None) -> str:
     """Return in a word why the Hub refused, or '' for an answer that is no refusal."""
     known = {"GatedRepo": "gated", "RepoNotFound": "not_found", "RevisionNotFound": "revision"}
     if answer.code in known:
@@ -165,7 +181,7 @@ def _refusal(answer, token):
     return {403: "forbidden", 404: "not_found"}.get(answer.status, "")
 
 
-def phrase(error, url, timeout):
+def phrase(error: Exception, url: str, timeout: float) -> str:
     """Return in a few words why there was no answer."""
     reason = getattr(error, "reason", error)
     if not isinstance(reason, BaseException):
@@ -189,21 +205,21 @@ def phrase(error, url, timeout):
     return (str(reason).splitlines() or [type(reason).__name__])[0] + by
 
 
-def without_credentials(url):
+def without_credentials(url: str) -> str:
     """Return an address without a user and a password."""
     return re.sub(r"^([a-z][a-z0-9+.-]*://)[^/?#]*@", r"\1", url, flags=re.IGNORECASE)
 
 
-def _place(url):
+def _place(url: str) -> tuple[str, str | None, int | None]:
     parts = urllib.parse.urlsplit(url)
     return parts.scheme, parts.hostname, parts.port
 
 
-def _host_of(url):
+def _host_of(url: str) -> str:
     return urllib.parse.urlsplit(url).hostname or url
 
 
-def _proxy_of(url):
+def _proxy_of(url: str) -> str:
     """Return host and port of the proxy that the environment names for an address, or ''."""
     try:
         host = urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
@@ -215,7 +231,7 @@ def _proxy_of(url):
     return urllib.parse.urlsplit(proxy if "//" in proxy else "//" + proxy).netloc.rpartition("@")[2]
 
 
-def _context(authorities):
+def _context(authorities: str) -> ssl.SSLContext:
     named = [os.environ[name] for name in CERTIFICATE_VARIABLES if os.path.isfile(os.environ.get(name, ""))]
     context = ssl.create_default_context(cafile=named[0] if named else None)
     if authorities:

@@ -6,17 +6,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 ID_LENGTH = 12
 
 
-def release_id(container):
+def release_id(container: dict[str, Any]) -> str:
     """Return the id of a rendered container: equal containers have equal ids, on every host."""
     document = json.dumps(container, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(document.encode("utf-8")).hexdigest()[:ID_LENGTH]
 
 
-def secret_fingerprint(secret, deployment):
+def secret_fingerprint(secret: str | None, deployment: str) -> str:
     """Return what changes with a secret and does not give it away, or '' for none.
 
     It is part of the release, so that a new key makes a new release. Slow on purpose: who can
@@ -28,7 +29,7 @@ def secret_fingerprint(secret, deployment):
     return hashlib.pbkdf2_hmac("sha256", secret.encode("utf-8"), salt, 200000).hex()[:16]
 
 
-def device_requests(gpus):
+def device_requests(gpus: object) -> list[dict[str, Any]]:
     """Return Docker's device requests for the key gpus of a deployment.
 
     gpus: "all", "none", a count (int), or a list of indices or UUIDs.

@@ -21,12 +21,12 @@ LONGEST_RETRY_AFTER = 330.0
 class Passing(Exception):
     """An attempt that failed in a way that may pass. retry_after: what the server asked for, or None."""
 
-    def __init__(self, message, retry_after=None):
+    def __init__(self, message: str, retry_after: str | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
 
-def delay(attempt, retry_after=None, now=None):
+def delay(attempt: int, retry_after: str | None = None, now: float | None = None) -> float:
     """Return the seconds to wait after the attempt of this number (from 1) has failed.
 
     retry_after: the header of that name, seconds or a date (RFC 9110, 10.2.3), or None. Half of
@@ -35,10 +35,10 @@ def delay(attempt, retry_after=None, now=None):
     asked = _seconds(retry_after, time.time() if now is None else now)
     if asked is not None:
         return min(asked, LONGEST_RETRY_AFTER) + random.uniform(0, FIRST_DELAY)
-    return min(FIRST_DELAY * 2 ** (attempt - 1), LONGEST_DELAY) * random.uniform(0.5, 1)
+    return min(FIRST_DELAY * 2.0 ** (attempt - 1), LONGEST_DELAY) * random.uniform(0.5, 1)
 
 
-def _seconds(retry_after, now):
+def _seconds(retry_after: str | None, now: float) -> float | None:
     text = (retry_after or "").strip()
     if text.isdecimal():
         return float(text)

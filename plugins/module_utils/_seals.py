@@ -13,13 +13,24 @@ import fcntl
 import json
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 FORMAT = 1
 PATH = "/var/lib/llmops-vllm/seals.json"
-_KEYS = {"inputs": dict, "observe": dict, "observed": dict, "notes": dict}
+_KEYS = ("inputs", "observe", "observed", "notes")
+# {name: seal}
+Seals = dict[str, dict[str, Any]]
 
 
-def read(path):
+class Observer(Protocol):
+    """Who looks at a host: _observed.Observer."""
+
+    def observe(self, wanted: dict[str, Any]) -> dict[str, str]:
+        """Return {thing: digest of what it is like now}."""
+
+
+def read(path: str) -> Seals:
     """Return {name: seal} of a file."""
     try:
         with open(path, encoding="utf-8") as stream:
@@ -30,19 +41,19 @@ def read(path):
         return {}
 
 
-def is_whole(seal):
+def is_whole(seal: object) -> bool:
     """Return whether a seal has all that it needs."""
-    return isinstance(seal, dict) and all(isinstance(seal.get(key), kind) for key, kind in _KEYS.items())
+    return isinstance(seal, dict) and all(isinstance(seal.get(key), dict) for key in _KEYS)
 
 
-def changed_things(before, now):
+def changed_things(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Return what of {thing: digest} is not as it was, or cannot be told, sorted."""
     return sorted(thing for thing in {**before, **now} if not now.get(thing) or now[thing] != before.get(thing))
 
 
-def look(path, observer):
+def look(path: str, observer: Observer) -> dict[str, dict[str, Any]]:
     """Return {name: {inputs, changed, notes}} of all seals; changed: what is not as it was when it was sealed."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, seal in read(path).items():
         try:
             now = observer.observe(seal["observe"])
@@ -55,7 +66,7 @@ def look(path, observer):
 
 
 @contextlib.contextmanager
-def locked(path):
+def locked(path: str) -> Iterator[None]:
     """Hold the lock of a file of seals."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     with open("/run/llmops-vllm-seals.lock" if path == PATH else path + ".lock", "w", encoding="utf-8") as stream:
@@ -63,7 +74,7 @@ def locked(path):
         yield
 
 
-def write(path, seals):
+def write(path: str, seals: Seals) -> None:
     """Replace the file as a whole; without a seal there is none."""
     if not seals:
         with contextlib.suppress(FileNotFoundError):

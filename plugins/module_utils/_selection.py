@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import fnmatch
 import posixpath
-from collections import namedtuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import SnapshotError
+from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import HubFile, SnapshotError
 
 # Formats whose loading can run code that the file brings:
 # https://huggingface.co/docs/hub/security-pickle
@@ -26,12 +27,20 @@ FOREIGN = (".h5", ".msgpack", ".ot")
 # Where Llama's repositories keep the weights a second time, as their authors trained them.
 ORIGINAL = "original/"
 
-# allow_patterns, ignore_patterns: lists, empty for none. weights: safetensors_only or any; None where there are none,
-# as in a dataset.
-Choice = namedtuple("Choice", "allow_patterns ignore_patterns weights")
+
+class Choice(NamedTuple):
+    """What is wanted of a repository.
+
+    allow_patterns, ignore_patterns: empty for none. weights: safetensors_only or any; None where there are none, as in
+    a dataset.
+    """
+
+    allow_patterns: list[str]
+    ignore_patterns: list[str]
+    weights: str | None
 
 
-def select(files, choice, where):
+def select(files: Sequence[HubFile], choice: Choice, where: str) -> tuple[list[HubFile], list[HubFile]]:
     """Return ([HubFile] taken, [HubFile] left out as duplicates of weights that are taken).
 
     files: the whole listing. where: the repository and its commit, for the errors.
@@ -65,24 +74,24 @@ def select(files, choice, where):
     return taken, duplicates
 
 
-def _without_plain(pickled, files):
+def _without_plain(pickled: Iterable[HubFile], files: Iterable[HubFile]) -> list[HubFile]:
     """Return those of pickled that are the only weights of their folder: a model without them would not be whole."""
     folders = {posixpath.dirname(f.path) for f in files if f.path.endswith(PLAIN)}
     named = [f for f in pickled if any(fnmatch.fnmatchcase(posixpath.basename(f.path), w) for w in WEIGHTS)]
     return [f for f in named if posixpath.dirname(f.path) not in folders]
 
 
-def _matches(path, choice):
+def _matches(path: str, choice: Choice) -> bool:
     if choice.allow_patterns and not _any_match(path, choice.allow_patterns):
         return False
     return not _any_match(path, choice.ignore_patterns)
 
 
-def _any_match(path, patterns):
+def _any_match(path: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(path, p + "*" if p.endswith("/") else p) for p in patterns)
 
 
-def _duplicates(files):
+def _duplicates(files: Sequence[HubFile]) -> list[HubFile]:
     """Return those whose weights stand beside them as safetensors."""
     folders = {posixpath.dirname(f.path) for f in files if f.path.endswith(".safetensors")}
     elsewhere = any(not (folder + "/").startswith(ORIGINAL) for folder in folders)

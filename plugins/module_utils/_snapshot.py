@@ -20,7 +20,11 @@ import os
 import re
 import shutil
 import time
-from collections import namedtuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import IO, TYPE_CHECKING, NamedTuple, TypedDict, cast
+
+if TYPE_CHECKING:
+    from _hashlib import HASH
 
 MANIFEST = ".snapshot.json"
 # What is on its way, in dest: see _staging.py.
@@ -30,29 +34,53 @@ COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _PART = re.compile(r"([0-9a-f]{40})(?:\.old)?\Z|\.([0-9a-f]{40})\.(?:removed|incomplete|lock)\Z")
 BUFFER = 256 * 1024
 
-# path: relative, with slashes. size: bytes. sha256: of the content, for LFS files.
-# blob_id: git's id of the content, for the others (the Hub gives no sha256 for these).
-HubFile = namedtuple("HubFile", "path size sha256 blob_id")
+
+class HubFile(NamedTuple):
+    """A file of a commit, as the Hub lists it.
+
+    path: relative, with slashes. size: bytes. sha256: of the content, for LFS files. blob_id: git's id of the content,
+    for the others (the Hub gives no sha256 for these).
+    """
+
+    path: str
+    size: int
+    sha256: str | None
+    blob_id: str | None
+
+
+class Manifest(TypedDict):
+    """What a snapshot holds and how it was checked; left_out: files of the commit that are not in it."""
+
+    repo_id: str
+    repo_type: str
+    commit: str
+    endpoint: str
+    verified: str
+    verified_at: str
+    completed_at: str
+    files: list[HubFile]
+    left_out: list[HubFile]
 
 
 class SnapshotError(Exception):
     """One sentence that says what is wrong and what to do."""
 
 
-def content_id(wanted):
+def content_id(wanted: HubFile) -> str:
     """Return what tells the content of a HubFile from any other: its sha256, or its git blob id."""
-    return wanted.sha256 or wanted.blob_id
+    # The Hub lists one of them, or the file is refused.
+    return cast(str, wanted.sha256 or wanted.blob_id)
 
 
-def new_digest(wanted):
+def new_digest(wanted: HubFile) -> HASH:
     """Return a hashlib object whose hexdigest() after all bytes is content_id(wanted)."""
     if wanted.sha256:
         return hashlib.sha256()
     # git hashes a header before the content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
-    return hashlib.sha1(b"blob %d\0" % wanted.size)
+    return hashlib.sha1(b"blob %d\0" % wanted.size, usedforsecurity=False)
 
 
-def feed(digest, path, count_bytes=None):
+def feed(digest: HASH, path: str, count_bytes: Callable[[int], object] | None = None) -> None:
     """Pass a file through a digest; count_bytes is called with the length of each piece."""
     buffer = bytearray(BUFFER)
     view = memoryview(buffer)
@@ -66,7 +94,9 @@ def feed(digest, path, count_bytes=None):
                 count_bytes(length)
 
 
-def content_error(path, wanted, check="sha256", count_bytes=None):
+def content_error(
+    path: str, wanted: HubFile, check: str = "sha256", count_bytes: Callable[[int], object] | None = None
+) -> str | None:
     """Return why the file at path is not the one that the Hub lists, or None when it is.
 
     check: sha256 reads the content (git's own hash for files that are not in LFS), size does not.
@@ -93,16 +123,19 @@ def content_error(path, wanted, check="sha256", count_bytes=None):
     return None
 
 
-def content_errors(paths, check="sha256", count_bytes=None):
+def content_errors(
+    paths: Mapping[str, HubFile], check: str = "sha256", count_bytes: Callable[[int], object] | None = None
+) -> dict[str, str]:
     """Return {path: why it is wrong} for {path: HubFile}, hashed on all cores."""
     largest_first = sorted(paths, key=lambda path: -paths[path].size)
     # The digests run outside Python's lock, so that threads use all cores.
     with concurrent.futures.ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
         jobs = {path: pool.submit(content_error, path, paths[path], check, count_bytes) for path in largest_first}
-        return {path: job.result() for path, job in jobs.items() if job.result()}
+        results = {path: job.result() for path, job in jobs.items()}
+    return {path: error for path, error in results.items() if error}
 
 
-def wrong_modes(folder, files):
+def wrong_modes(folder: str, files: Iterable[HubFile]) -> dict[str, int]:
     """Return {path: mode} of files of a snapshot, and of folders on the way to them, that not everybody can read."""
     wanted = {folder: 0o755, os.path.join(folder, MANIFEST): 0o644}
     for f in files:
@@ -115,7 +148,16 @@ def wrong_modes(folder, files):
     return {path: mode for path, mode in found.items() if os.stat(path).st_mode & 0o777 != mode}
 
 
-def manifest(repo_id, repo_type, commit, endpoint, files, left_out, verified, now):
+def manifest(
+    repo_id: str,
+    repo_type: str,
+    commit: str,
+    endpoint: str,
+    files: Iterable[HubFile],
+    left_out: Iterable[HubFile],
+    verified: str,
+    now: float,
+) -> Manifest:
     """Return the manifest of a snapshot as a dict.
 
     files, left_out: [HubFile] that it holds, and those of the commit that it does not; with both, what
@@ -134,12 +176,12 @@ def manifest(repo_id, repo_type, commit, endpoint, files, left_out, verified, no
     }
 
 
-def utc(seconds):
+def utc(seconds: float) -> str:
     """Return a time as ISO 8601: 2026-01-31T12:00:00Z."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def read_manifest(folder):
+def read_manifest(folder: str) -> Manifest | None:
     """Return the manifest of a snapshot, or None when folder has none that says all that is needed."""
     try:
         with open(os.path.join(folder, MANIFEST), encoding="utf-8") as stream:
@@ -151,10 +193,10 @@ def read_manifest(folder):
         found.setdefault("completed_at", found["verified_at"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return found
+    return cast(Manifest, found)
 
 
-def manifest_text(content):
+def manifest_text(content: Manifest) -> str:
     """Return a manifest as it stands in its file."""
     entries = {key: [f._asdict() for f in content[key]] for key in ("files", "left_out")}
     return json.dumps({**content, **entries}, indent=2) + "\n"
@@ -163,18 +205,18 @@ def manifest_text(content):
 class Look:
     """The snapshots in dest as of one look: each manifest is read once, and not before somebody wants it."""
 
-    def __init__(self, dest):
+    def __init__(self, dest: str) -> None:
         self.dest = dest
-        self._manifests = {}
+        self._manifests: dict[str, Manifest | None] = {}
 
-    def manifest(self, commit):
+    def manifest(self, commit: str) -> Manifest | None:
         """Return the manifest of a commit's snapshot, None where there is none."""
         if commit not in self._manifests:
             self._manifests[commit] = read_manifest(os.path.join(self.dest, commit))
         return self._manifests[commit]
 
     @functools.cached_property
-    def commits(self):
+    def commits(self) -> dict[str, str]:
         """{commit: completed_at}, the newest first."""
         found = {}
         for name in os.listdir(self.dest) if os.path.isdir(self.dest) else []:
@@ -187,13 +229,13 @@ class Look:
         return dict(sorted(found.items(), key=lambda item: (item[1], item[0]), reverse=True))
 
 
-def orphans(dest):
+def orphans(dest: str) -> list[str]:
     """Return the paths of what killed runs have left in dest and nobody will use."""
     names = os.listdir(dest) if os.path.isdir(dest) else []
     return sorted(os.path.join(dest, n) for n in names if _PART.match(n) and not COMMIT.match(n))
 
 
-def parts(dest, commit=None):
+def parts(dest: str, commit: str | None = None) -> list[str]:
     """Return the names in dest that belong to the snapshot of commit, or to any snapshot."""
     names = os.listdir(dest) if os.path.isdir(dest) else []
     matches = {name: _PART.match(name) for name in names}
@@ -201,7 +243,7 @@ def parts(dest, commit=None):
     return sorted(found + [name for name in names if name == STAGING and not commit])
 
 
-def remove_tree(path):
+def remove_tree(path: str) -> None:
     """Take a file or folder away; a folder that is a snapshot is no snapshot any more from the first moment on."""
     if not os.path.isdir(path) or os.path.islink(path):
         os.unlink(path)
@@ -216,7 +258,7 @@ def remove_tree(path):
     shutil.rmtree(path)
 
 
-def require_space(dest, needed, min_free=0, spare=0):
+def require_space(dest: str, needed: int, min_free: int = 0, spare: int = 0) -> bool:
     """Raise SnapshotError unless the file system of dest has needed bytes free, and min_free more.
 
     spare: bytes that can be given up. Returns whether they have to be.
@@ -238,13 +280,13 @@ def require_space(dest, needed, min_free=0, spare=0):
     return bool(needed and needed + min_free > free)
 
 
-def _mb(count):
+def _mb(count: int) -> str:
     # Rounded up: who frees so much has enough.
     return "%d MB" % -(-count // 10**6)
 
 
 @contextlib.contextmanager
-def locked(dest, when_waiting=None):
+def locked(dest: str, when_waiting: Callable[[], object] | None = None) -> Iterator[None]:
     """Hold the lock of dest: two runs never change it at once.
 
     when_waiting is called when another run holds it. The kernel drops the lock when its
@@ -283,7 +325,7 @@ def locked(dest, when_waiting=None):
             return
 
 
-def is_held(dest):
+def is_held(dest: str) -> bool:
     """Return whether a run holds the lock of dest, without waiting and without a trace."""
     try:
         with open(os.path.join(dest, ".lock"), encoding="utf-8") as stream:
@@ -293,14 +335,14 @@ def is_held(dest):
     return False
 
 
-def _is_file(path, stream):
+def _is_file(path: str, stream: IO[str]) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(stream.fileno()))
     except OSError:
         return False
 
 
-def sync(path):
+def sync(path: str) -> None:
     """Wait until a file's content, or a folder's entries, are on the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:

@@ -24,9 +24,14 @@ import os
 import re
 import shutil
 import threading
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _snapshot
 from ansible_collections.llmops.vllm.plugins.module_utils._meter import folder_bytes
+
+if TYPE_CHECKING:
+    from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import HubFile, Manifest
 
 # What file systems say that cannot link, or not here or not once more.
 NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
@@ -40,12 +45,12 @@ class Staging:
     check: sha256 or size; how contents are checked before they get here.
     """
 
-    def __init__(self, dest, check="sha256"):
+    def __init__(self, dest: str, check: str = "sha256") -> None:
         self.dest = dest
         self.check = check
         self.path = os.path.join(dest, _snapshot.STAGING)
 
-    def open(self):
+    def open(self) -> None:
         """Make the folder, or take over what an earlier run left in it."""
         os.makedirs(self.path, mode=0o700, exist_ok=True)
         self._clear()
@@ -59,20 +64,20 @@ class Staging:
                     os.truncate(path, min(self._synced(content), os.path.getsize(path)))
             self._write(notes, boot_id)
         for name in os.listdir(self.path):
-            content = _CONTENT.match(name)
-            if content and content.group(2) in (None, ".unchecked"):
-                self._doubt(os.path.join(self.path, name), content.group(1))
+            match = _CONTENT.match(name)
+            if match and match.group(2) in (None, ".unchecked"):
+                self._doubt(os.path.join(self.path, name), match.group(1))
 
-    def contents(self):
+    def contents(self) -> dict[str, list[str]]:
         """Return {id: [its paths here]} of the contents that runs have left; {} where there are none."""
-        found = {}
+        found: dict[str, list[str]] = {}
         for name in os.listdir(self.path) if os.path.isdir(self.path) else []:
             content = _CONTENT.match(name)
             if content:
                 found.setdefault(content.group(1), []).append(os.path.join(self.path, name))
         return found
 
-    def idle_bytes(self, wanted):
+    def idle_bytes(self, wanted: Iterable[HubFile]) -> int:
         """Return how many bytes become free when the contents go that are none of wanted."""
         total = folder_bytes(os.path.join(self.path, "xet"))
         for path in self._idle(wanted):
@@ -80,32 +85,32 @@ class Staging:
             total += stat.st_size if stat.st_nlink == 1 else 0
         return total
 
-    def drop_idle(self, wanted):
+    def drop_idle(self, wanted: Iterable[HubFile]) -> None:
         """Take away the contents that are none of wanted."""
         for path in self._idle(wanted):
             os.unlink(path)
 
-    def whole(self, wanted):
+    def whole(self, wanted: HubFile) -> str:
         """Return the path of a content that is whole, and checked as it has to be."""
         return self._path(wanted) + ("" if self.check == "sha256" else ".unchecked")
 
-    def part(self, wanted):
+    def part(self, wanted: HubFile) -> str:
         """Return the path of the first bytes of a content."""
         return self._path(wanted) + ".part"
 
-    def held_bytes(self, wanted):
+    def held_bytes(self, wanted: HubFile) -> int:
         """Return how many bytes of a content are here."""
         for path in (self.whole(wanted), self.part(wanted)):
             with contextlib.suppress(OSError):
                 return min(os.path.getsize(path), wanted.size)
         return 0
 
-    def sync_part(self, wanted, length):
+    def sync_part(self, wanted: HubFile, length: int) -> None:
         """Bring the first length bytes of a part to the disk, and note it."""
         _snapshot.sync(self.part(wanted))
         self._write(self._path(wanted) + ".synced", str(length))
 
-    def accept(self, wanted):
+    def accept(self, wanted: HubFile) -> None:
         """Turn a part that was checked into a whole content."""
         part = self.part(wanted)
         os.chmod(part, 0o644)
@@ -114,13 +119,13 @@ class Staging:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path(wanted) + ".synced")
 
-    def reject(self, wanted):
+    def reject(self, wanted: HubFile) -> None:
         """Forget a part."""
         for path in (self.part(wanted), self._path(wanted) + ".synced"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
-    def publish(self, folder, files, manifest):
+    def publish(self, folder: str, files: Collection[HubFile], manifest: Manifest) -> None:
         """Put contents that are all here under their paths into a snapshot.
 
         A new snapshot appears at once. In one that is there, files are replaced one by one: a
@@ -158,17 +163,17 @@ class Staging:
             os.rename(target, folder)
         _snapshot.sync(self.dest)
 
-    def note(self, folder, manifest):
+    def note(self, folder: str, manifest: Manifest) -> None:
         """Put a manifest into a snapshot's folder."""
         self._write(os.path.join(folder, _snapshot.MANIFEST), _snapshot.manifest_text(manifest))
         _snapshot.sync(folder)
 
-    def link(self, source, wanted):
+    def link(self, source: str, wanted: HubFile) -> None:
         """Take over a checked content from another snapshot."""
         os.replace(self._second_name(source), self.whole(wanted))
         self.reject(wanted)
 
-    def close(self, done=(), prune=False):
+    def close(self, done: Iterable[HubFile] = (), prune: bool = False) -> None:
         """End the work. done: [HubFile] of a snapshot that is complete now; their contents go, with prune all others.
 
         What stays is for the run that wants it. When that is nothing, the folder goes.
@@ -185,7 +190,7 @@ class Staging:
         if not stay:
             shutil.rmtree(self.path)
 
-    def _clear(self):
+    def _clear(self) -> None:
         """Take away what is of no use to another run."""
         # A name too many of a content would make it look like another snapshot's.
         for name in os.listdir(self.path):
@@ -201,14 +206,14 @@ class Staging:
         for path in (tree, os.path.join(self.path, "xet")):
             shutil.rmtree(path, ignore_errors=True)
 
-    def _idle(self, wanted):
+    def _idle(self, wanted: Iterable[HubFile]) -> list[str]:
         used = set(map(_snapshot.content_id, wanted))
         return [path for content, paths in self.contents().items() if content not in used for path in paths]
 
-    def _path(self, wanted):
+    def _path(self, wanted: HubFile) -> str:
         return os.path.join(self.path, _snapshot.content_id(wanted))
 
-    def _doubt(self, path, content):
+    def _doubt(self, path: str, content: str) -> None:
         """Make a whole content of an earlier run a part, which is read again before it counts."""
         if os.stat(path).st_nlink > 1:
             # Another snapshot's file, which nobody may write to. It can be linked again.
@@ -217,13 +222,13 @@ class Staging:
         self._write(os.path.join(self.path, content + ".synced"), str(os.path.getsize(path)))
         os.replace(path, os.path.join(self.path, content + ".part"))
 
-    def _synced(self, content):
+    def _synced(self, content: str) -> int:
         try:
             return int(_read(os.path.join(self.path, content + ".synced")))
         except ValueError:
             return 0
 
-    def can_link(self, source=None):
+    def can_link(self, source: str | None = None) -> bool:
         """Return whether a file, by default one of this folder, can have a second name here."""
         new = os.path.join(self.path, "new")
         try:
@@ -235,7 +240,7 @@ class Staging:
         os.unlink(new)
         return True
 
-    def _second_name(self, source, last=False):
+    def _second_name(self, source: str, last: bool = False) -> str:
         """Give a file a second name, and return it. Where the file system knows none, that is a copy.
 
         last: nobody needs the first name any more, so that it can do instead of a copy.
@@ -255,7 +260,7 @@ class Staging:
             _snapshot.sync(new)
         return new
 
-    def _write(self, path, text):
+    def _write(self, path: str, text: str) -> None:
         """Write a small file as a whole, synced."""
         new = os.path.join(self.path, "new-%s" % threading.get_ident())
         with open(new, "w", encoding="utf-8") as stream:
@@ -266,7 +271,7 @@ class Staging:
         os.replace(new, path)
 
 
-def _read(path):
+def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as stream:
             return stream.read().strip()

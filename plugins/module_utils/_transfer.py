@@ -14,12 +14,22 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from io import FileIO
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _hub, _retry, _snapshot
 from ansible_collections.llmops.vllm.plugins.module_utils._retry import Passing
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import SnapshotError
+
+if TYPE_CHECKING:
+    import requests
+
+    from ansible_collections.llmops.vllm.plugins.module_utils._meter import Meter
+    from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import HubFile
+    from ansible_collections.llmops.vllm.plugins.module_utils._staging import Staging
 
 # The most that is read, hashed and written at once, in bytes: less costs calls, more falls out of the CPU's cache.
 CHUNK = 512 * 1024
@@ -47,7 +57,17 @@ class Transfer:
     retries: attempts after the first one that may bring nothing, for each file.
     """
 
-    def __init__(self, hub, commit, staging, meter, max_workers=8, max_rate=None, timeout=30, retries=5):
+    def __init__(
+        self,
+        hub: _hub.Hub,
+        commit: str,
+        staging: Staging,
+        meter: Meter,
+        max_workers: int = 8,
+        max_rate: int | None = None,
+        timeout: float = 30,
+        retries: int = 5,
+    ) -> None:
         self.hub = hub
         self.commit = commit
         self.staging = staging
@@ -60,9 +80,9 @@ class Transfer:
         # Small enough for a slow stream to be even and a fast one to be cheap.
         self.chunk = max(16 * 1024, min(CHUNK, max_rate // 8)) if max_rate else CHUNK
         self._local = threading.local()
-        self._syncer = None
+        self._syncer: ThreadPoolExecutor | None = None
 
-    def fetch(self, files):
+    def fetch(self, files: Iterable[HubFile]) -> None:
         """Bring all contents of files, large ones first; raise the first error that does not pass."""
         todo = {_snapshot.content_id(f): f for f in files}
         largest_first = sorted(todo.values(), key=lambda f: -f.size)
@@ -76,7 +96,7 @@ class Transfer:
                 for job in jobs:
                     job.cancel()
 
-    def _fetch_file(self, wanted):
+    def _fetch_file(self, wanted: HubFile) -> None:
         if os.path.exists(self.staging.whole(wanted)) or self.stopped.is_set():
             return
         with self.meter.file(wanted.path) as note:
@@ -101,7 +121,7 @@ class Transfer:
                 self.stopped.set()
                 raise
 
-    def _fetch_content(self, wanted, note):
+    def _fetch_content(self, wanted: HubFile, note: Callable[[str], None]) -> None:
         """Bring one content to the end, whatever cuts it short on the way; raise Wrong when it is not the right one."""
         if wanted.size > HTTP_LIMIT and self.hub.has_xet:
             self._persist(wanted, note, lambda: self._fetch_with_client(wanted))
@@ -111,7 +131,13 @@ class Transfer:
             self._persist(wanted, note, lambda: self._attempt(content, note), lambda: content.length)
             content.check()
 
-    def _persist(self, wanted, note, attempt, length=lambda: 0):
+    def _persist(
+        self,
+        wanted: HubFile,
+        note: Callable[[str], None],
+        attempt: Callable[[], None],
+        length: Callable[[], int] = lambda: 0,
+    ) -> None:
         """Call attempt() until it brings the content to the end. length() tells how much is there."""
         failed = 0
         while not self.stopped.is_set():
@@ -132,7 +158,7 @@ class Transfer:
                 self.stopped.wait(wait)
         raise Stopped
 
-    def _attempt(self, content, note):
+    def _attempt(self, content: Content, note: Callable[[str], None]) -> None:
         import requests
         import urllib3
 
@@ -166,7 +192,7 @@ class Transfer:
                 raise Passing("no byte for %g s from %s" % (self.timeout, host)) from error
             raise Passing("%s: %s" % (host, _reason(error))) from error
 
-    def _look_at(self, response, wanted, start):
+    def _look_at(self, response: requests.Response, wanted: HubFile, start: int) -> None:
         """Raise unless a response brings the content from byte start on, or from its beginning."""
         status = response.status_code
         if status in _retry.PASSING_STATUS:
@@ -194,7 +220,7 @@ class Transfer:
             # A proxy's page about an error may have the status 200 too: that is no reason to drop what is here.
             raise kind("%s sends %d bytes, the Hub lists %d" % (_host(response.url), begin + int(coming), wanted.size))
 
-    def _take(self, response, content, note):
+    def _take(self, response: requests.Response, content: Content, note: Callable[[str], None]) -> None:
         """Read a response to the end of the content; what has come is written, whatever ends it."""
         # Not in the urllib3 of older systems. Takes what has come; read() would drop it when the rest does not.
         read = getattr(response.raw, "read1", response.raw.read)
@@ -218,14 +244,14 @@ class Transfer:
         finally:
             self._write(content, gathered.take())
 
-    def _write(self, content, piece):
+    def _write(self, content: Content, piece: bytes) -> None:
         before = content.length
         content.append(piece)
         self.meter.add(len(piece))
-        if content.length // SYNC_EVERY > before // SYNC_EVERY:
+        if self._syncer and content.length // SYNC_EVERY > before // SYNC_EVERY:
             self._syncer.submit(_sync_part, self.staging, content.wanted, content.length)
 
-    def _fetch_with_client(self, wanted):
+    def _fetch_with_client(self, wanted: HubFile) -> None:
         """Bring a file that is too large for one plain request with the client, which has Xet for that."""
         folder = os.path.join(self.staging.path, "xet", _snapshot.content_id(wanted))
         # The client begins anew, under another name.
@@ -238,21 +264,22 @@ class Transfer:
             if error:
                 raise Wrong(error)
 
-    def _session(self):
+    def _session(self) -> requests.Session:
         """Return this thread's session: connections are used again, and shared by none."""
         import requests
 
-        if not hasattr(self._local, "session"):
-            self._local.session = requests.Session()
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = requests.Session()
             # The token comes from the module alone, never from the account's ~/.netrc.
-            self._local.session.auth = _no_auth
-        return self._local.session
+            session.auth = _no_auth
+        return session
 
 
 class Content:
     """A content as it grows: the part's file, its length, and the digest of what is in it."""
 
-    def __init__(self, wanted, stream, staging):
+    def __init__(self, wanted: HubFile, stream: FileIO, staging: Staging) -> None:
         self.wanted = wanted
         self.stream = stream
         self.length = staging.held_bytes(wanted)
@@ -261,7 +288,7 @@ class Content:
         if self.digest and self.length:
             _snapshot.feed(self.digest, stream.name)
 
-    def append(self, piece):
+    def append(self, piece: bytes) -> None:
         """Take the next bytes."""
         if self.digest:
             self.digest.update(piece)
@@ -272,13 +299,13 @@ class Content:
         if self.length > self.wanted.size:
             raise Wrong("it is longer than the %d bytes that the Hub lists" % self.wanted.size)
 
-    def restart(self):
+    def restart(self) -> None:
         """Forget all bytes."""
         os.ftruncate(self.stream.fileno(), 0)
         self.length = 0
         self.digest = _snapshot.new_digest(self.wanted) if self.digest else None
 
-    def check(self):
+    def check(self) -> None:
         """Raise Wrong unless the content is the one that the Hub lists."""
         if self.digest and self.digest.hexdigest() != _snapshot.content_id(self.wanted):
             raise Wrong(
@@ -290,24 +317,24 @@ class Content:
 class Gathered:
     """Pieces on their way to the disk: TLS brings them in 16 KiB, too little to hash and write each by itself."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._start()
 
-    def _start(self):
+    def _start(self) -> None:
         self.length = 0
-        self._pieces = []
+        self._pieces: list[bytes] = []
         self._since = time.monotonic()
 
-    def add(self, piece):
+    def add(self, piece: bytes) -> None:
         """Add a piece."""
         self._pieces.append(piece)
         self.length += len(piece)
 
-    def is_due(self):
+    def is_due(self) -> bool:
         """Return whether it is time to write."""
         return self.length >= CHUNK // 2 or time.monotonic() - self._since > 1
 
-    def take(self):
+    def take(self) -> bytes:
         """Return all pieces as one, and begin anew."""
         pieces = self._pieces
         self._start()
@@ -317,13 +344,13 @@ class Gathered:
 class RateLimit:
     """Bytes per second, shared by all threads."""
 
-    def __init__(self, rate, stopped):
+    def __init__(self, rate: float, stopped: threading.Event) -> None:
         self.rate = rate
         self.stopped = stopped
         self._lock = threading.Lock()
         self._free_at = time.monotonic()
 
-    def take(self, count):
+    def take(self, count: int) -> None:
         """Wait until count bytes more fit under the rate."""
         with self._lock:
             now = time.monotonic()
@@ -332,25 +359,25 @@ class RateLimit:
         self.stopped.wait(wait)
 
 
-def _sync_part(staging, wanted, length):
+def _sync_part(staging: Staging, wanted: HubFile, length: int) -> None:
     # The file may be whole by now, and have its final name.
     with contextlib.suppress(OSError):
         staging.sync_part(wanted, length)
 
 
-def _no_auth(request):
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _host(url):
+def _host(url: str) -> str:
     return urlsplit(url).hostname or url
 
 
-def _same_host(one, other):
+def _same_host(one: str, other: str) -> bool:
     return urlsplit(one).netloc == urlsplit(other).netloc
 
 
-def _reason(error):
+def _reason(error: BaseException) -> str:
     """Return the innermost cause of a chain of HTTP errors, in a few words."""
     while True:
         inner = next((a for a in reversed(error.args) if isinstance(a, BaseException)), None)
@@ -362,7 +389,7 @@ def _reason(error):
     return text.splitlines()[0]
 
 
-def _is_timeout(error):
+def _is_timeout(error: BaseException | None) -> bool:
     while isinstance(error, BaseException):
         if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
             return True

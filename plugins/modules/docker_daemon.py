@@ -143,6 +143,7 @@ import subprocess
 import tempfile
 import time
 import traceback
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -159,7 +160,7 @@ RELOAD_PAUSE = 1
 class DaemonSettings:
     """Brings an owner's settings into daemon.json, and the daemon to take them over."""
 
-    def __init__(self, module):
+    def __init__(self, module: AnsibleModule) -> None:
         params = module.params
         self.module = module
         self.owner = params["owner"]
@@ -168,13 +169,13 @@ class DaemonSettings:
         self.goes = params["state"] == "absent"
         self.allow_disruption = params["allow_disruption"]
         self.timeout = params["timeout"]
-        self.old = {}
+        self.old: dict[str, Any] = {}
         self.daemon = _dockerd.Daemon(params["socket"], params["timeout"])
         self.path = os.path.realpath(
             params["path"] or self.daemon.argument("--config-file") or "/etc/docker/daemon.json"
         )
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         """Return the result."""
         text = self._text()
         record = self._record()
@@ -233,7 +234,7 @@ class DaemonSettings:
         result["live_restore"] = bool((self.daemon.ask("/info") or {}).get("LiveRestoreEnabled"))
         return result
 
-    def _text(self):
+    def _text(self) -> str:
         try:
             with open(self.path, encoding="utf-8") as stream:
                 return stream.read()
@@ -242,8 +243,8 @@ class DaemonSettings:
         except UnicodeDecodeError:
             raise _docker_daemon.DaemonConfigError("%s is no text: correct it by hand" % self.path) from None
 
-    def _record(self):
-        empty = {"owners": {}, "seen": {}}
+    def _record(self) -> dict[str, Any]:
+        empty: dict[str, Any] = {"owners": {}, "seen": {}}
         try:
             with open(RECORD, encoding="utf-8") as stream:
                 return {**empty, **json.load(stream)}
@@ -255,7 +256,7 @@ class DaemonSettings:
                 "the user's" % (RECORD, self.path)
             ) from None
 
-    def _keep(self, record):
+    def _keep(self, record: dict[str, Any]) -> None:
         # Equal bytes stay as they are, so that a second run touches nothing.
         text = json.dumps(record, indent=1, sort_keys=True) + "\n"
         try:
@@ -278,7 +279,7 @@ class DaemonSettings:
         os.chmod(RECORD + ".new", 0o600)
         os.replace(RECORD + ".new", RECORD)
 
-    def _look_for(self, record):
+    def _look_for(self, record: dict[str, Any]) -> None:
         """Remember since when each program has been there: an upgrade makes its file new, and changes nothing."""
         for name in list(record["seen"]):
             if not shutil.which(name, path=SEARCH_PATH) or (self.goes and name in self.looks_for):
@@ -288,7 +289,7 @@ class DaemonSettings:
             if found and name not in record["seen"]:
                 record["seen"][name] = os.stat(os.path.realpath(found)).st_ctime
 
-    def _how(self, before, after, record):
+    def _how(self, before: dict[str, Any], after: dict[str, Any], record: dict[str, Any]) -> tuple[str, list[str]]:
         """Return how the daemon takes everything over, and why."""
         keys = _docker_daemon.changed_keys(before, after)
         if not self.daemon.info:
@@ -313,11 +314,13 @@ class DaemonSettings:
             how = "restart"
         return how, reasons
 
-    def _orphans(self):
+    def _orphans(self) -> dict[str, str]:
         count = _dockerd.orphans()
         return {"containers that outlived Docker (%d)" % count: ""} if count else {}
 
-    def _refuse(self, after, keys, how, reasons, running):
+    def _refuse(
+        self, after: dict[str, Any], keys: list[str], how: str, reasons: list[str], running: dict[str, str]
+    ) -> None:
         info = self.daemon.info or {}
         swarm = (info.get("Swarm") or {}).get("LocalNodeState", "inactive")
         if after.get("live-restore") and swarm != "inactive":
@@ -350,7 +353,7 @@ class DaemonSettings:
                 "live-restore on, or allow the disruption" % ("; ".join(reasons), ", ".join(sorted(running)))
             )
 
-    def _validate(self, text):
+    def _validate(self, text: str) -> None:
         """Ask the daemon that is installed whether it would start with a file, where it can tell (23.0 and newer)."""
         program = shutil.which("dockerd", path=SEARCH_PATH)
         if not program:
@@ -379,7 +382,7 @@ class DaemonSettings:
                 % (said[-1].replace(stream.name, self.path) if said else "it does not say why")
             )
 
-    def _write(self, text):
+    def _write(self, text: str) -> None:
         # No settings are no file: Docker does without.
         if not text:
             if os.path.exists(self.path):
@@ -395,7 +398,15 @@ class DaemonSettings:
         os.chmod(new, mode)
         self.module.atomic_move(new, self.path)
 
-    def _apply(self, how, reasons, before, after, text, running):
+    def _apply(
+        self,
+        how: str,
+        reasons: list[str],
+        before: dict[str, Any],
+        after: dict[str, Any],
+        text: str,
+        running: dict[str, str],
+    ) -> None:
         survive = bool(running and after.get("live-restore"))
         # Before a restart as well: it is what the daemon has in mind when it ends that decides about its containers.
         if (how == "reload" or (how == "restart" and survive)) and not self._reload(before, after):
@@ -419,7 +430,7 @@ class DaemonSettings:
                 )
             self._start_again(running)
 
-    def _reload(self, before, after):
+    def _reload(self, before: dict[str, Any], after: dict[str, Any]) -> bool:
         """Have the daemon read the file again; return whether it has taken over what can be seen from outside."""
         for_reload = _docker_daemon.for_reload(before, after)
         if for_reload == after:
@@ -433,7 +444,7 @@ class DaemonSettings:
         self._write(_docker_daemon.render(after) if after else "")
         return taken
 
-    def _has_taken_over(self, after):
+    def _has_taken_over(self, after: dict[str, Any]) -> bool:
         """Whether a reloaded daemon shows what can be seen from outside."""
         flags = {"--live-restore", "--live-restore=true"}.intersection(self.daemon.arguments)
         live_restore = bool(after.get("live-restore") or flags)
@@ -447,7 +458,7 @@ class DaemonSettings:
             time.sleep(0.2)
         return False
 
-    def _restore(self, before, after, text):
+    def _restore(self, before: dict[str, Any], after: dict[str, Any], text: str) -> None:
         """Put the old file and the old record back, in the place of a document that the daemon may have read."""
         if before != after and self.daemon.ask("/info"):
             self._reload(before=after, after=before)
@@ -455,11 +466,11 @@ class DaemonSettings:
         self.old.pop("pending", None)
         self._keep(self.old)
 
-    def _words(self):
+    def _words(self) -> str:
         words = self.daemon.last_words()
         return " (%s)" % words if words else ""
 
-    def _start_again(self, running):
+    def _start_again(self, running: dict[str, str]) -> None:
         """Containers that ran, run: Docker itself brings back only those whose restart policy says so."""
         deadline = time.monotonic() + self.timeout
         while time.monotonic() < deadline:
@@ -476,7 +487,7 @@ class DaemonSettings:
         )
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             owner=dict(type="str", required=True),

@@ -105,6 +105,7 @@ import os
 import shutil
 import subprocess
 import traceback
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -122,17 +123,23 @@ SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Firewall:
     """Brings the rules into the kernel, into files, and into the next boot."""
 
-    def __init__(self, module):
+    def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.rules = module.params["rules"] if module.params["state"] == "present" else []
         self.has_systemd = os.path.isdir(SYSTEMD)
         self.programs = {
-            version: [shutil.which(name, path=SEARCH_PATH) or "/usr/sbin/" + name for name in names]
-            for version, names in PROGRAMS.items()
+            version: (_program(iptables), _program(iptables_restore))
+            for version, (iptables, iptables_restore) in PROGRAMS.items()
         }
-        self.result = {"changed": False, "actions": [], "drifted": False, "persistent": False, "diff": []}
+        self.result: dict[str, Any] = {
+            "changed": False,
+            "actions": [],
+            "drifted": False,
+            "persistent": False,
+            "diff": [],
+        }
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         """Return the result."""
         rules = _docker_firewall.read_rules(self.rules, self._local())
         wanted = {version: _docker_firewall.chains(rules, version) for version in FILES}
@@ -164,14 +171,14 @@ class Firewall:
             )
         return self.result
 
-    def _local(self):
+    def _local(self) -> list[str]:
         with open(FIB_TRIE, encoding="utf-8") as stream:
             return _docker_firewall.local_addresses(stream.read())
 
-    def _is_there(self, version):
+    def _is_there(self, version: int) -> bool:
         return all(os.path.exists(program) for program in self.programs[version])
 
-    def _plan(self, version, wanted, file_is_right):
+    def _plan(self, version: int, wanted: dict[str, list[str]], file_is_right: bool) -> str:
         """Return what iptables-restore has to do, '' for nothing."""
         program = self.programs[version][0]
         if not self._is_there(version):
@@ -198,7 +205,7 @@ class Firewall:
             self._diff(header, _docker_firewall.shown(loaded), _docker_firewall.shown(after))
         return text
 
-    def _restore(self, version, text, *arguments):
+    def _restore(self, version: int, text: str, *arguments: str) -> None:
         if not text or not self._is_there(version):
             return
         done = subprocess.run(
@@ -213,7 +220,7 @@ class Firewall:
                 "the rules cannot be loaded, since %s says: %s" % (self.programs[version][1], _words(done.stderr))
             )
 
-    def _file(self, path, before, after, mode):
+    def _file(self, path: str, before: str, after: str, mode: int) -> bool:
         """Have a file, or none where the text is empty; return whether that changed anything."""
         right = not after or (os.path.exists(path) and _mode(path) == mode)
         if before == after and right:
@@ -236,7 +243,7 @@ class Firewall:
         os.replace(new, path)
         return True
 
-    def _unit(self, wanted):
+    def _unit(self, wanted: dict[int, dict[str, list[str]]]) -> None:
         name = os.path.basename(UNIT)
         before = _read(UNIT)
         after = _docker_firewall.unit(self.programs, FILES, wanted) if any(wanted.values()) else ""
@@ -256,7 +263,7 @@ class Firewall:
             self._do("%s started" % name)
             self._systemctl("start", name)
 
-    def _systemctl(self, *arguments):
+    def _systemctl(self, *arguments: str) -> None:
         if self.module.check_mode:
             return
         done = subprocess.run(["systemctl", *arguments], check=False, capture_output=True, text=True)
@@ -266,15 +273,19 @@ class Firewall:
                 % (" ".join(arguments), _words(done.stderr))
             )
 
-    def _do(self, action):
+    def _do(self, action: str) -> None:
         self.result["changed"] = True
         self.result["actions"].append(action)
 
-    def _diff(self, header, before, after):
+    def _diff(self, header: str, before: str, after: str) -> None:
         self.result["diff"].append({"before_header": header, "after_header": header, "before": before, "after": after})
 
 
-def _read(path):
+def _program(name: str) -> str:
+    return shutil.which(name, path=SEARCH_PATH) or "/usr/sbin/" + name
+
+
+def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as stream:
             return stream.read()
@@ -282,15 +293,15 @@ def _read(path):
         return ""
 
 
-def _mode(path):
+def _mode(path: str) -> int:
     return os.stat(path).st_mode & 0o7777
 
 
-def _words(text):
+def _words(text: str) -> str:
     return " ".join(text.split()) or "nothing"
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             rules=dict(

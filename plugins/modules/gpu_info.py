@@ -370,6 +370,7 @@ problems:
 """
 
 import traceback
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
@@ -385,13 +386,13 @@ class GpuInfo:
     # Where the files of the host begin.
     root = "/"
 
-    def __init__(self, params):
+    def __init__(self, params: dict[str, Any]) -> None:
         self.source = params["source"]
         self.timeout = params["timeout"]
         self.host = _gpu_host.Host(self.root, self.timeout)
-        self.late = []
+        self.late: list[str] = []
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         """Return the result."""
         answer = self._ask()
         driver = self._driver(answer)
@@ -414,7 +415,7 @@ class GpuInfo:
             "problems": _gpu.problems(answer, driver, pci) + self.late,
         }
 
-    def _ask(self):
+    def _ask(self) -> dict[str, Any]:
         asked = None
         if self.source != "nvidia-smi" and _nvml.pynvml:
             asked, hangs = self._ask_nvml()
@@ -423,7 +424,7 @@ class GpuInfo:
         answer = _nvidia_smi.ask(lambda *arguments: self.host.run("nvidia-smi", *arguments))
         return asked if asked and answer["reason"] == "missing" else answer
 
-    def _ask_nvml(self):
+    def _ask_nvml(self) -> tuple[dict[str, Any], bool]:
         """Return (the answer, whether NVML hangs)."""
         answer = _gpu.told("nvml")
         try:
@@ -435,7 +436,7 @@ class GpuInfo:
             answer.update(reason="other", text=str(error))
             return answer, False
 
-    def _driver(self, answer):
+    def _driver(self, answer: dict[str, Any]) -> dict[str, Any]:
         kernel, is_open = _gpu.kernel_module(self.host.read("proc/driver/nvidia/version"))
         library = _gpu.library_version(self.host.library_version(), answer["library"])
         return {
@@ -448,7 +449,7 @@ class GpuInfo:
             "mismatch": _gpu.is_mismatch(kernel, library, answer["reason"]),
         }
 
-    def _nvswitch(self):
+    def _nvswitch(self) -> dict[str, Any]:
         version = self._output("nv-fabricmanager", "--version")
         state = (self._output("systemctl", "is-active", "nvidia-fabricmanager") or "").strip()
         return {
@@ -462,7 +463,7 @@ class GpuInfo:
             },
         }
 
-    def _toolkit(self):
+    def _toolkit(self) -> dict[str, Any]:
         return {
             "version": _gpu.first_version(self._output("nvidia-ctk", "--version") or ""),
             "hook": self.host.which("nvidia-container-runtime-hook"),
@@ -472,7 +473,7 @@ class GpuInfo:
             "no_cgroups": _gpu.no_cgroups(self.host.read("etc/nvidia-container-runtime/config.toml")),
         }
 
-    def _cdi(self, gpus):
+    def _cdi(self, gpus: list[dict[str, Any]]) -> dict[str, Any]:
         files = [
             name
             for folder in ("etc/cdi", "var/run/cdi")
@@ -488,7 +489,7 @@ class GpuInfo:
             "missing": _gpu.missing_in_cdi(gpus, devices),
         }
 
-    def _output(self, *command):
+    def _output(self, *command: str) -> str | None:
         """Return what a tool prints, or None where it is missing or hangs."""
         try:
             result = self.host.run(*command)
@@ -498,7 +499,7 @@ class GpuInfo:
         return result[1] if result else None
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             source=dict(type="str", default="auto", choices=["auto", "nvml", "nvidia-smi"]),

@@ -254,6 +254,7 @@ import os
 import tempfile
 import time
 import traceback
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -266,7 +267,7 @@ INTERVAL = 1.0
 class ServerStates:
     """Has servers of a HAProxy drained or ready. result: what is known so far, for a failure as well."""
 
-    def __init__(self, module):
+    def __init__(self, module: AnsibleModule) -> None:
         params = module.params
         self.module = module
         self.names = params["servers"]
@@ -276,9 +277,9 @@ class ServerStates:
         self.seconds = params["wait"]
         self.save_state = params["save_state"]
         self.haproxy = _haproxy_cli.Cli(params["socket"], params["master_socket"], params["timeout"])
-        self.chosen = []
+        self.chosen: list[_haproxy.Server] = []
         self.text = ""
-        self.result = {
+        self.result: dict[str, Any] = {
             "changed": False,
             "running": True,
             "actions": [],
@@ -287,7 +288,7 @@ class ServerStates:
             "servers": [],
         }
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         """Return the result."""
         if self.state and not self.names:
             raise _haproxy.HaproxyError(
@@ -324,19 +325,19 @@ class ServerStates:
             )
         return self.result
 
-    def _look(self):
+    def _look(self) -> None:
         found, self.text = self.haproxy.look()
         self.chosen = _haproxy.select(found, self.names, self.backends, self.missing_ok)
         self.result["servers"] = [server.result for server in self.chosen]
         self.result["maintenance"] = any(server.in_maintenance() for server in self.chosen)
 
-    def _note(self, servers, why=""):
+    def _note(self, servers: list[_haproxy.Server], why: str = "") -> None:
         words = {"drained": "drain %s", "ready": "make %s ready"}
         for server in servers:
             self.result["changed"] = True
             self.result["actions"].append(words[self.state] % server.label + why)
 
-    def _bring(self, why=""):
+    def _bring(self, why: str = "") -> None:
         """Have the servers as they shall be, and look whether they are: a reload in between can have lost it."""
         for attempt in range(2):
             change = _haproxy.to_change(self.chosen, self.state)
@@ -353,7 +354,7 @@ class ServerStates:
                 % (", ".join(server.label for server in change), self.state)
             )
 
-    def _wait(self):
+    def _wait(self) -> None:
         begun = time.monotonic()
         while True:
             left = _haproxy.unfinished(self.chosen, self.state)
@@ -368,7 +369,7 @@ class ServerStates:
             self._look()
             self._hold(pid)
 
-    def _hold(self, pid):
+    def _hold(self, pid: str) -> None:
         """Decide again what a reload has lost. Where there was none, somebody else wants something else."""
         lost = _haproxy.to_change(self.chosen, self.state)
         if not lost:
@@ -380,7 +381,7 @@ class ServerStates:
             )
         self._bring(" again, since a reload has lost it")
 
-    def _show(self, before, after):
+    def _show(self, before: dict[str, str], after: dict[str, str]) -> None:
         changed = [label for label in before if before[label] != after.get(label)]
         self.result["diff"] = {
             "before_header": "servers of HAProxy",
@@ -389,7 +390,7 @@ class ServerStates:
             "after": "".join("%s %s\n" % (label, after[label]) for label in changed if label in after),
         }
 
-    def _keep(self, change):
+    def _keep(self, change: bool) -> None:
         """Write the states, unless the file has them already."""
         if not change:
             with (
@@ -403,7 +404,7 @@ class ServerStates:
         if not self.module.check_mode:
             self._write()
 
-    def _write(self):
+    def _write(self) -> None:
         handle, new = tempfile.mkstemp(prefix=".server-state.", dir=os.path.dirname(self.save_state))
         try:
             with open(handle, "w", encoding="utf-8") as stream:
@@ -420,7 +421,7 @@ class ServerStates:
             raise
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             socket=dict(type="path", default="/run/haproxy/admin.sock"),

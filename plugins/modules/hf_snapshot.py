@@ -276,13 +276,15 @@ import errno
 import importlib.util
 import os
 import time
+from collections.abc import Container, Iterable
+from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _hub, _selection, _snapshot
 from ansible_collections.llmops.vllm.plugins.module_utils._meter import Meter
 from ansible_collections.llmops.vllm.plugins.module_utils._progress import PROGRESS_FILE_SPEC, Progress
-from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import SnapshotError
+from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import HubFile, Manifest, SnapshotError
 from ansible_collections.llmops.vllm.plugins.module_utils._staging import Staging
 from ansible_collections.llmops.vllm.plugins.module_utils._transfer import Transfer
 
@@ -290,7 +292,7 @@ from ansible_collections.llmops.vllm.plugins.module_utils._transfer import Trans
 class SnapshotModule(AnsibleModule):
     """A module whose result has a path that another run may have taken away by the time it is printed."""
 
-    def add_path_info(self, kwargs):
+    def add_path_info(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Leave out owner and mode, which Ansible would look up."""
         return kwargs
 
@@ -298,7 +300,16 @@ class SnapshotModule(AnsibleModule):
 class Plan:
     """What has to be done for a snapshot to be right."""
 
-    def __init__(self, wanted, read, wrong, sources, fetch, begun, modes):
+    def __init__(
+        self,
+        wanted: list[HubFile],
+        read: bool,
+        wrong: dict[HubFile, str],
+        sources: dict[HubFile, str],
+        fetch: list[HubFile],
+        begun: int,
+        modes: dict[str, int],
+    ) -> None:
         # [HubFile] that the snapshot has in the end.
         self.wanted = wanted
         # Whether the content of all of them was read for this plan.
@@ -315,7 +326,7 @@ class Plan:
         self.modes = modes
 
     @property
-    def bytes_to_fetch(self):
+    def bytes_to_fetch(self) -> int:
         contents = {_snapshot.content_id(f): f.size for f in self.fetch}
         return sum(contents.values()) - self.begun
 
@@ -323,7 +334,7 @@ class Plan:
 class HubSnapshot:
     """A commit of a repository as a folder below dest."""
 
-    def __init__(self, module):
+    def __init__(self, module: AnsibleModule) -> None:
         params = module.params
         self.module = module
         self.repo_id = params["repo_id"]
@@ -344,11 +355,11 @@ class HubSnapshot:
         self.progress = Progress(params["progress_file"])
         self.result = {"changed": False, "repo_id": self.repo_id, "revision": self.revision, "removed": []}
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         """Return the module's result; raise SnapshotError or OSError."""
         return self.absent() if self.state == "absent" else self.present()
 
-    def fail(self, sentence):
+    def fail(self, sentence: str) -> NoReturn:
         """End the module with an error, and say of a damaged snapshot that it is damaged."""
         wrong = self.result.get("wrong")
         if wrong:
@@ -356,7 +367,7 @@ class HubSnapshot:
             sentence = "%s is damaged (%s%s), and is not repaired: %s" % (self.result["path"], wrong[0], more, sentence)
         self.module.fail_json(msg=sentence, **({"wrong": wrong} if wrong else {}))
 
-    def present(self):
+    def present(self) -> dict[str, Any]:
         """Bring the snapshot, or repair it."""
         self._look()
         if _snapshot.COMMIT.match(self.revision) and self._is_left_alone(self.revision):
@@ -392,7 +403,7 @@ class HubSnapshot:
                 self.staging.close(done, prune=bool(done) and self.keep is not None)
         return self.result
 
-    def absent(self):
+    def absent(self) -> dict[str, Any]:
         """Take away one snapshot, or all of the repository when revision is not a commit."""
         one = self.revision if _snapshot.COMMIT.match(self.revision) else None
         found = [name for name in _names(self.dest) if name != ".lock"]
@@ -410,19 +421,19 @@ class HubSnapshot:
                     os.rmdir(self.dest)
         return self.result
 
-    def _is_left_alone(self, commit):
+    def _is_left_alone(self, commit: str) -> bool:
         """Return whether there is no snapshot, and none shall be made."""
         wants_one = self.state == "present" or self.module.params["create"]
         return not wants_one and not os.path.isdir(self._folder(commit))
 
-    def _nothing(self, commit):
+    def _nothing(self, commit: str) -> dict[str, Any]:
         """Return the result for a snapshot that is not there and stays away."""
-        lists = {key: [] for key in ("left_out", "fetched", "linked", "wrong")}
+        lists: dict[str, list[str]] = {key: [] for key in ("left_out", "fetched", "linked", "wrong")}
         numbers = dict.fromkeys(("files", "bytes_total", "bytes_downloaded", "bytes_linked"), 0)
         self.result.update(commit=commit, path=self._folder(commit), **lists, **numbers, **_verified(None))
         return self.result
 
-    def _look(self, alone=False):
+    def _look(self, alone: bool = False) -> None:
         """Look at what is in dest. alone: whether this run holds its lock."""
         self.found = _snapshot.Look(self.dest)
         # Contents that wait for a run; None when there is no place for them, or another run works there.
@@ -432,7 +443,7 @@ class HubSnapshot:
             with contextlib.suppress(PermissionError, FileNotFoundError):
                 self.waiting = set(self.staging.contents())
 
-    def _listing(self):
+    def _listing(self) -> tuple[str, list[HubFile]]:
         """Return (commit, [HubFile] of the commit), from the manifest when it is pinned and there."""
         if _snapshot.COMMIT.match(self.revision):
             notes = self._manifest(self.revision)
@@ -442,27 +453,28 @@ class HubSnapshot:
         # Who uploads a snapshot as a repository of his own uploads our manifest too.
         return commit, [f for f in listed if f.path != _snapshot.MANIFEST]
 
-    def _select(self, commit, listed):
+    def _select(self, commit: str, listed: list[HubFile]) -> tuple[list[HubFile], list[HubFile]]:
         """Return ([HubFile] wanted, [HubFile] left out)."""
         notes = self._manifest(commit)
         if self.state == "verified" and notes and not self.choice.allow_patterns + self.choice.ignore_patterns:
             return notes["files"], []
         return _selection.select(listed, self.choice, "%s at %s" % (self.repo_id, commit))
 
-    def _manifest(self, commit):
+    def _manifest(self, commit: str) -> Manifest | None:
         """Return the manifest of this repository's snapshot; another's can have the same commit."""
         notes = self.found.manifest(commit)
         if notes and (notes["repo_id"], notes["repo_type"]) == (self.repo_id, self.repo_type):
             return notes
         return None
 
-    def _plan(self, commit, listed, wanted):
+    def _plan(self, commit: str, listed: list[HubFile], wanted: list[HubFile]) -> Plan:
         folder, notes = self._folder(commit), self._manifest(commit)
         # What an earlier run with other patterns brought stays; a mirror may have listed other blob ids of LFS files.
         held = {f.path for f in wanted + (notes["files"] if notes else [])}
         wanted = [f for f in listed if f.path in held]
-        checked = notes and self.state == "present" and (notes["verified"] == "sha256" or self.check == "size")
-        by_size = _paths(notes["files"]) if checked else set()
+        by_size: set[str] = set()
+        if notes and self.state == "present" and (notes["verified"] == "sha256" or self.check == "size"):
+            by_size = _paths(notes["files"])
         if self.module.check_mode and self.state == "present":
             # Files of unknown origin are taken for what their sizes say.
             by_size = held
@@ -489,7 +501,7 @@ class HubSnapshot:
             modes = _snapshot.wrong_modes(folder, [f for f in wanted if f not in wrong and f.path not in known])
         return Plan(wanted, not sized and self.check == "sha256", wrong, sources, fetch, sum(begun.values()), modes)
 
-    def _errors(self, paths, check, doing):
+    def _errors(self, paths: dict[str, HubFile], check: str, doing: str) -> dict[str, str]:
         """Return {path: why it is wrong}, and show how far a check of contents is."""
         if check == "size" or not paths:
             return _snapshot.content_errors(paths, check)
@@ -497,9 +509,11 @@ class HubSnapshot:
         with self.progress.every(1, meter.line):
             return _snapshot.content_errors(paths, check, meter.add)
 
-    def _contents_elsewhere(self, missing, wanted, folder, errors):
+    def _contents_elsewhere(
+        self, missing: set[str], wanted: list[HubFile], folder: str, errors: dict[str, str]
+    ) -> dict[str, HubFile]:
         """Return {path: HubFile} of files in dest that should have the missing contents, one for each."""
-        found = {}
+        found: dict[str, tuple[str, HubFile]] = {}
         for f in wanted:
             path = os.path.join(folder, f.path)
             if path not in errors and _snapshot.content_id(f) in missing:
@@ -513,7 +527,7 @@ class HubSnapshot:
                     found.setdefault(_snapshot.content_id(f), (path, f))
         return dict(found.values())
 
-    def _is_complete(self, commit, wanted):
+    def _is_complete(self, commit: str, wanted: list[HubFile]) -> bool:
         """Return whether nothing has to be done, by the manifest and the sizes."""
         notes, folder = self._manifest(commit), self._folder(commit)
         if not notes or self._level(notes) != notes["verified"]:
@@ -522,15 +536,15 @@ class HubSnapshot:
             return False
         return not _snapshot.content_errors({os.path.join(folder, f.path): f for f in notes["files"]}, "size")
 
-    def _level(self, notes):
+    def _level(self, notes: Manifest | None) -> str:
         """Return how well the snapshot is verified after this run."""
         return "sha256" if self.check == "sha256" else (notes["verified"] if notes else "size")
 
-    def _surplus(self, commit, wanted, complete):
+    def _surplus(self, commit: str, wanted: list[HubFile], complete: bool) -> list[str]:
         """Return the paths in dest that this run takes away. complete: whether it needs no content for wanted."""
         return self._older(commit) + self._leftovers(wanted, complete)
 
-    def _older(self, commit):
+    def _older(self, commit: str) -> list[str]:
         """Return the paths of snapshots that are too many, and of what killed runs left beside them."""
         found = []
         if self.keep is not None:
@@ -538,7 +552,7 @@ class HubSnapshot:
             found = [self._folder(c) for c in older[self.keep :]]
         return found + _snapshot.orphans(self.dest)
 
-    def _leftovers(self, wanted, complete):
+    def _leftovers(self, wanted: list[HubFile], complete: bool) -> list[str]:
         """Return the paths of contents that wait for nobody.
 
         Those of a complete snapshot do. Those of another commit wait for it, until older snapshots are taken away.
@@ -551,7 +565,7 @@ class HubSnapshot:
             return [self.staging.path]
         return [os.path.join(self.staging.path, content) for content in sorted(gone)]
 
-    def _require_space(self, plan):
+    def _require_space(self, plan: Plan) -> None:
         min_free = self.module.params["min_free"]
         spare = 0 if self.waiting is None else self.staging.idle_bytes(plan.fetch)
         needed = plan.bytes_to_fetch + self._bytes_to_copy(plan)
@@ -559,7 +573,7 @@ class HubSnapshot:
             self.module.warn("%s is short of space: what unfinished runs for other commits left is dropped" % self.dest)
             self.staging.drop_idle(plan.fetch)
 
-    def _bytes_to_copy(self, plan):
+    def _bytes_to_copy(self, plan: Plan) -> int:
         """Return the bytes of files that would share another's content, where the file system knows no hard links."""
         if self.module.check_mode:
             # It would take a file to know.
@@ -568,7 +582,7 @@ class HubSnapshot:
         twins = sum(f.size for f in plan.fetch) - sum({_snapshot.content_id(f): f.size for f in plan.fetch}.values())
         return sum(copied) + (twins if twins and not self.staging.can_link() else 0)
 
-    def _carry_out(self, plan, commit, listed):
+    def _carry_out(self, plan: Plan, commit: str, listed: list[HubFile]) -> None:
         notes, folder, now = self._manifest(commit), self._folder(commit), time.time()
         for f, source in {_snapshot.content_id(f): (f, source) for f, source in plan.sources.items()}.values():
             self.staging.link(source, f)
@@ -600,7 +614,7 @@ class HubSnapshot:
         for path in self._older(commit):
             _snapshot.remove_tree(path)
 
-    def _fetch(self, plan, commit):
+    def _fetch(self, plan: Plan, commit: str) -> None:
         if importlib.util.find_spec("requests") is None:
             self.module.fail_json(msg=missing_required_lib("requests"))
         total = sum({_snapshot.content_id(f): f.size for f in plan.fetch}.values())
@@ -620,7 +634,7 @@ class HubSnapshot:
             transfer.fetch(plan.fetch)
         self.result["bytes_downloaded"] = meter.moved
 
-    def _describe(self, plan, commit):
+    def _describe(self, plan: Plan, commit: str) -> None:
         notes = self._manifest(commit)
         removed = self._surplus(commit, plan.wanted, not plan.wrong)
         linked = [f for f in plan.wrong if f in plan.sources]
@@ -647,7 +661,7 @@ class HubSnapshot:
                 "after": _lines(after, []),
             }
 
-    def _hub(self):
+    def _hub(self) -> _hub.Hub:
         client, error = _hub.import_client(self.endpoint)
         if client is None:
             self.module.fail_json(msg=missing_required_lib("huggingface_hub"), exception=error)
@@ -663,10 +677,11 @@ class HubSnapshot:
             self.progress.say,
         )
 
-    def _token(self):
+    def _token(self) -> str | None:
         path = self.module.params["token_file"]
         if not path:
-            return self.module.params["token"]
+            given: str | None = self.module.params["token"]
+            return given
         try:
             with open(path, encoding="utf-8") as stream:
                 token = stream.read().strip()
@@ -677,34 +692,34 @@ class HubSnapshot:
         self.module.no_log_values.add(token)
         return token
 
-    def _locked(self):
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
         return _snapshot.locked(
             self.dest, lambda: self.progress.say("%s: waits for another run on %s" % (self.repo_id, self.dest))
         )
 
-    def _folder(self, commit):
+    def _folder(self, commit: str) -> str:
         return os.path.join(self.dest, commit)
 
 
-def _verified(notes):
+def _verified(notes: Manifest | None) -> dict[str, Any]:
     """Return what a manifest says of how its snapshot was verified."""
-    checked = bool(notes) and notes["verified"] == "sha256"
-    return {"verified": checked, "verified_at": notes["verified_at"] if checked else ""}
+    verified_at = notes["verified_at"] if notes and notes["verified"] == "sha256" else None
+    return {"verified": verified_at is not None, "verified_at": verified_at or ""}
 
 
-def _paths(files):
+def _paths(files: Iterable[HubFile]) -> set[str]:
     return {f.path for f in files}
 
 
-def _names(folder):
+def _names(folder: str) -> list[str]:
     return os.listdir(folder) if os.path.isdir(folder) else []
 
 
-def _lines(paths, removed, wrong=(), mark="%s"):
+def _lines(paths: Iterable[str], removed: Iterable[str], wrong: Container[str] = (), mark: str = "%s") -> str:
     return "".join("%s\n" % (mark % path if path in wrong else path) for path in [*paths, *removed])
 
 
-def _refused(params):
+def _refused(params: dict[str, Any]) -> str | None:
     """Return what is wrong with the values of options, or None."""
     for name, least in (
         ("max_workers", 1),
@@ -722,7 +737,7 @@ def _refused(params):
     return None
 
 
-def main():
+def main() -> None:
     module = SnapshotModule(
         argument_spec=dict(
             repo_id=dict(type="str", required=True),

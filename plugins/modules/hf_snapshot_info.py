@@ -117,6 +117,7 @@ incomplete:
 """
 
 import os
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -124,12 +125,12 @@ from ansible_collections.llmops.vllm.plugins.module_utils import _snapshot
 from ansible_collections.llmops.vllm.plugins.module_utils._meter import folder_bytes
 
 
-def describe(found, commit):
+def describe(found: _snapshot.Look, commit: str) -> dict[str, Any]:
     """Return the entry of one snapshot. found: _snapshot.Look at its folder."""
     path, notes = os.path.join(found.dest, commit), found.manifest(commit)
     files = notes["files"] if notes else []
     errors = _snapshot.content_errors({os.path.join(path, f.path): f for f in files}, "size")
-    checked = bool(notes) and notes["verified"] == "sha256"
+    verified_at = notes["verified_at"] if notes and notes["verified"] == "sha256" else None
     return {
         "dest": found.dest,
         "path": path,
@@ -141,17 +142,17 @@ def describe(found, commit):
         "wrong": sorted(errors.values()) if notes else ["%s is missing" % _snapshot.MANIFEST],
         "files": len(files),
         "bytes_total": sum(f.size for f in files),
-        "verified": checked,
-        "verified_at": notes["verified_at"] if checked else "",
+        "verified": verified_at is not None,
+        "verified_at": verified_at or "",
         "completed_at": found.commits[commit],
     }
 
 
-def _bytes(staging):
+def _bytes(staging: str) -> int | None:
     return folder_bytes(staging) if os.access(staging, os.R_OK | os.X_OK) else None
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(argument_spec=dict(dest=dict(type="path", required=True)), supports_check_mode=True)
     top = module.params["dest"]
     try:

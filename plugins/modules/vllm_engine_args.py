@@ -139,6 +139,7 @@ problems:
 """
 
 import traceback
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
@@ -149,13 +150,13 @@ from ansible_collections.llmops.vllm.plugins.module_utils._release import device
 class EngineArgsCheck:
     """Checks options against an image and renders them."""
 
-    def __init__(self, params, keep):
+    def __init__(self, params: dict[str, Any], keep: bool) -> None:
         self.params = params
         self.image = _engine_image.EngineImage(
             params["image"], device_requests(params["gpus"]), params["schema_dir"], params["timeout"], keep
         )
 
-    def run(self):
+    def run(self) -> tuple[dict[str, Any], list[str]]:
         """Return (the result, warnings); raise EngineArgsError or ImageError."""
         schema = self.image.schema()
         params = self.params
@@ -184,7 +185,7 @@ class EngineArgsCheck:
         }, warnings
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             image=dict(type="str", required=True),

@@ -291,6 +291,7 @@ gpu:
 import os
 import platform
 import re
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -307,13 +308,13 @@ class HostInfo:
     root = "/"
     docker_socket = "/var/run/docker.sock"
 
-    def __init__(self, params):
+    def __init__(self, params: dict[str, Any]) -> None:
         self.params = params
         self.timeout = params["timeout"]
         self.models_dir = params["models_dir"]
         self.host = _host.Host(self.root)
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         """Return the result."""
         params = self.params
         daemon = _host.Docker(self.host, self.docker_socket, self.timeout)
@@ -338,7 +339,7 @@ class HostInfo:
             "time": _host.now(),
         }
 
-    def _reached(self, docker):
+    def _reached(self, docker: dict[str, Any]) -> dict[str, Any]:
         """Return what the network answers, all of it asked at the same time."""
         token, token_problem = self._token()
         registries = self._registries(docker) if self.params["pull"] else []
@@ -365,7 +366,7 @@ class HostInfo:
             model["files"] = {path: size for path, (size, dummy) in model["files"].items()}
         return {"urls": pages[: len(self.params["urls"])], "registries": registries, "models": models}
 
-    def _token(self):
+    def _token(self) -> tuple[str, str]:
         """Return (the token or '', why there is none though there should be)."""
         token, path = self.params["token"] or "", self.params["token_file"]
         if path and not token:
@@ -380,8 +381,8 @@ class HostInfo:
             return "", "the token has a space, a line break or a character that is not ASCII"
         return token, ""
 
-    def _registries(self, docker):
-        found = {}
+    def _registries(self, docker: dict[str, Any]) -> list[dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
         for name in self.params["images"]:
             if docker["answers"] and name in docker["images"]:
                 continue
@@ -393,12 +394,12 @@ class HostInfo:
             found.setdefault(registry, empty)["images"].append(name)
         return list(found.values())
 
-    def _authority(self, page):
+    def _authority(self, page: dict[str, Any]) -> str:
         """Return the file with certificates that Docker trusts for a registry, or ''."""
         path = self.host.path("etc/docker/certs.d/%s/ca.crt" % page["registry"]) if "registry" in page else ""
         return path if os.path.isfile(path) else ""
 
-    def _model(self, model):
+    def _model(self, model: dict[str, Any]) -> dict[str, Any]:
         """Return what the host's own disk tells of a model."""
         folder = model.get("folder") or ""
         found = {
@@ -422,7 +423,7 @@ class HostInfo:
             found["present"] = sorted(entry.path for entry in manifest["files"])
         return found
 
-    def _add_listing(self, model, answer):
+    def _add_listing(self, model: dict[str, Any], answer: dict[str, Any] | None) -> None:
         if answer is None:
             model["error"] = "no answer within %d s" % self.timeout
             return
@@ -437,7 +438,7 @@ class HostInfo:
         model["staged"] = _host.folder_size(os.path.join(dest, _snapshot.STAGING))
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             paths=dict(type="list", elements="str", default=[]),

@@ -171,6 +171,7 @@ import hashlib
 import json
 import os
 import traceback
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
@@ -188,7 +189,7 @@ from ansible_collections.llmops.vllm.plugins.module_utils._progress import PROGR
 class BuildFailure(BuildError):
     """A build that was begun and failed; log: its BuildLog."""
 
-    def __init__(self, message, log):
+    def __init__(self, message: str, log: BuildLog) -> None:
         super().__init__(message)
         self.step, self.lines = log.failure()
 
@@ -196,7 +197,7 @@ class BuildFailure(BuildError):
 class ImageBuild:
     """Builds an image from a checkout, unless the one that is there was built from the same."""
 
-    def __init__(self, module):
+    def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.params = module.params
         self.name = module.params["name"]
@@ -206,7 +207,7 @@ class ImageBuild:
         self.client = _engine_image.docker.from_env(timeout=self.timeout)
         self.progress = Progress(module.params["progress_file"])
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         """Return the result, or raise BuildError or PlanError."""
         with self.progress, self._alone():
             commit, version = self._source()
@@ -234,19 +235,19 @@ class ImageBuild:
                     self._refuse_another_than(commit)
                     recipe = self._recipe(plan, commit, text, {})
                     self._build(command, environment, plan, recipe)
-                    result["id"] = self._there()["id"]
+                    result["id"] = (self._there() or {"id": ""})["id"]
             before = there["recipe"] if there else {}
             result["recipe"] = recipe
             result["differences"] = _build_plan.changes(before, recipe)
             result["diff"] = {"before": _page(before), "after": _page(recipe)}
             return result
 
-    def _alone(self):
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
         if self.module.check_mode:
             return contextlib.nullcontext()
         return _builder.alone(self.checkout.rstrip("/") + ".lock", self.timeout, self.progress.say)
 
-    def _source(self):
+    def _source(self) -> tuple[str, str]:
         """Return the commit of the checkout, and the version of vLLM that it is, where a tag tells."""
         if not self.module.get_bin_path("git"):
             raise BuildError("the command git is missing on this host: install it")
@@ -256,7 +257,7 @@ class ImageBuild:
         described = self._git("describe", "--tags", "--match", "v[0-9]*", allowed=(0, 128))
         return commit, described.lstrip("v")
 
-    def _refuse_another_than(self, commit):
+    def _refuse_another_than(self, commit: str) -> None:
         found = self._git("rev-parse", "HEAD")
         if found != commit:
             raise BuildError(
@@ -264,13 +265,13 @@ class ImageBuild:
                 % (self.checkout, found, commit)
             )
 
-    def _git(self, *words, allowed=(0,)):
+    def _git(self, *words: str, allowed: tuple[int, ...] = (0,)) -> str:
         code, out, err = self.module.run_command(["git", "-C", self.checkout] + list(words))
         if code not in allowed:
             raise BuildError("%s is no checkout of a git repository: %s" % (self.checkout, err.strip()))
         return out.strip() if code == 0 else ""
 
-    def _plan(self, version):
+    def _plan(self, version: str) -> tuple[_build_plan.Plan, str]:
         wanted = self.params["dockerfile"]
         if os.path.isabs(wanted):
             path = wanted
@@ -294,23 +295,24 @@ class ImageBuild:
         )
         return plan, text
 
-    def _there(self):
+    def _there(self) -> dict[str, Any] | None:
         """Return what is known of the image that has the name, or None."""
         attrs = self._inspect(self.name)
         return _image.describe(attrs, "") if attrs else None
 
-    def _inspect(self, name):
+    def _inspect(self, name: str) -> dict[str, Any] | None:
         try:
-            return self.client.images.get(name).attrs
+            attrs: dict[str, Any] = self.client.images.get(name).attrs
+            return attrs
         except _engine_image.docker.errors.ImageNotFound:
             return None
 
-    def _recipe(self, plan, commit, text, known):
+    def _recipe(self, plan: _build_plan.Plan, commit: str, text: str, known: dict[str, str]) -> dict[str, Any]:
         """Return what the image is built from. known: {base: ID} of bases that need not be on the host."""
         ids = {base: (self._inspect(base) or {"Id": known.get(base, "")})["Id"] for base in plan.bases}
         return _build_plan.inputs_of(plan, commit, hashlib.sha256(text.encode("utf-8")).hexdigest(), ids)
 
-    def _pull(self, bases):
+    def _pull(self, bases: list[str]) -> None:
         for base in bases:
             self.progress.say("pulling %s" % base)
             there = self._inspect(base)
@@ -328,7 +330,7 @@ class ImageBuild:
                     "argument that stands for it" % (base, error.explanation or error)
                 ) from None
 
-    def _command(self, plan):
+    def _command(self, plan: _build_plan.Plan) -> tuple[list[str], dict[str, str]]:
         if not self.module.get_bin_path("docker"):
             raise BuildError("the command docker is missing on this host: install it, with the role docker_engine")
         code, client, said = self.module.run_command(["docker", "version", "--format", "{{.Client.Version}}"])
@@ -337,7 +339,9 @@ class ImageBuild:
         has_buildx = self.module.run_command(["docker", "buildx", "version"])[0] == 0
         return _builder.build_command(self.client.version()["Version"], client.strip(), has_buildx, plan.heredocs)
 
-    def _build(self, command, environment, plan, recipe):
+    def _build(
+        self, command: list[str], environment: dict[str, str], plan: _build_plan.Plan, recipe: dict[str, Any]
+    ) -> None:
         labels = {
             _image.INPUTS_LABEL: _build_plan.digest_of(recipe),
             _image.RECIPE_LABEL: json.dumps(recipe, sort_keys=True),
@@ -352,7 +356,7 @@ class ImageBuild:
             argv += ["--build-arg", "%s=%s" % argument]
         log = BuildLog()
 
-        def heed(line):
+        def heed(line: str) -> None:
             log.feed(line)
             self.progress.say(log.doing)
 
@@ -367,11 +371,11 @@ class ImageBuild:
             raise BuildFailure("%s was not built: %s" % (self.name, log.sentence(plan.args.get("max_jobs"))), log)
 
 
-def _page(recipe):
+def _page(recipe: dict[str, Any]) -> str:
     return json.dumps(recipe, indent=2, sort_keys=True) + "\n" if recipe else ""
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             name=dict(type="str", required=True),

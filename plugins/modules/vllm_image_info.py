@@ -158,6 +158,7 @@ unused:
 import json
 import os
 import traceback
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
@@ -167,7 +168,7 @@ from ansible_collections.llmops.vllm.plugins.module_utils import _engine_image, 
 class ImageInfo:
     """Looks at an image of this host."""
 
-    def __init__(self, params, keep):
+    def __init__(self, params: dict[str, Any], keep: bool) -> None:
         self.name = params["name"]
         self.registry = params["registry"]
         self.releases_dir = params["releases_dir"]
@@ -177,9 +178,9 @@ class ImageInfo:
         self.keep = keep
         self.client = _engine_image.docker.from_env(timeout=self.timeout)
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         """Return the result."""
-        result = {"changed": False}
+        result: dict[str, Any] = {"changed": False}
         if self.registry:
             result["registry_digest"], result["registry_error"] = self._in_registry()
         result["image"] = image = self._image(result.get("registry_digest", ""))
@@ -187,7 +188,7 @@ class ImageInfo:
             result["unused"] = self._unused({image["id"]} if image else set())
         return result
 
-    def _image(self, registry_digest):
+    def _image(self, registry_digest: str) -> dict[str, Any] | None:
         try:
             attrs = self.client.images.get(self.name).attrs
         except _engine_image.docker.errors.ImageNotFound:
@@ -195,13 +196,13 @@ class ImageInfo:
         told = _image.describe(attrs, self._version(attrs["Id"]))
         return dict(told, digest=_image.digest_of(attrs, self.name, registry_digest))
 
-    def _version(self, image_id):
+    def _version(self, image_id: str) -> str | None:
         path = os.path.join(self.records_dir, image_id.rpartition(":")[2][:12] + ".json")
         try:
             with open(path, encoding="utf-8") as stream:
                 record = json.load(stream)
             if record["image"] == image_id:
-                return record["version"]
+                return str(record["version"])
         except (OSError, ValueError, KeyError, TypeError):
             pass
         version = self._ask_version(image_id)
@@ -214,7 +215,7 @@ class ImageInfo:
             os.replace(new, path)
         return version
 
-    def _ask_version(self, image_id):
+    def _ask_version(self, image_id: str) -> str | None:
         """Return the version of the vLLM in the image, '' for none, or None where it did not answer this time."""
         image = _engine_image.EngineImage(image_id, [], self.records_dir, self.timeout)
         try:
@@ -225,7 +226,7 @@ class ImageInfo:
         found = [line[len(_image.MARK) :] for line in output.splitlines() if line.startswith(_image.MARK)]
         return (found or [""])[0] if code == 0 else None
 
-    def _in_registry(self):
+    def _in_registry(self) -> tuple[str, str]:
         try:
             return self.client.images.get_registry_data(self.name).id, ""
         except _engine_image.docker.errors.DockerException as error:
@@ -233,7 +234,7 @@ class ImageInfo:
         except (_engine_image.ReadTimeout, _engine_image.ConnectionLost):
             return "", "it did not answer within %d s" % self.timeout
 
-    def _unused(self, in_use):
+    def _unused(self, in_use: set[str]) -> list[str]:
         ids = {image["Id"] for image in self.client.api.images(all=False)}
         images = [attrs for attrs in map(self._inspect, sorted(ids)) if attrs]
         in_use |= {attrs["Id"] for attrs in images if self.wanted.intersection(attrs.get("RepoTags") or ())}
@@ -241,15 +242,16 @@ class ImageInfo:
         in_use.update(container["ImageID"] for container in self.client.api.containers(all=True))
         return _image.unused(images, self.name, in_use)
 
-    def _inspect(self, image_id):
+    def _inspect(self, image_id: str) -> dict[str, Any] | None:
         try:
-            return self.client.api.inspect_image(image_id)
+            attrs: dict[str, Any] = self.client.api.inspect_image(image_id)
+            return attrs
         except _engine_image.docker.errors.NotFound:
             # Taken away by another run meanwhile.
             return None
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             name=dict(type="str", required=True),

@@ -100,33 +100,40 @@ taken_over:
 """
 
 import time
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.llmops.vllm.plugins.module_utils._lease import LeaseError, LeaseFile, LeaseHeld, decide
+from ansible_collections.llmops.vllm.plugins.module_utils._lease import Lease, LeaseError, LeaseFile, LeaseHeld, decide
 
 
 class HostLease:
     """Holds or releases the lease of this host."""
 
-    def __init__(self, params, check_mode):
+    def __init__(self, params: dict[str, Any], check_mode: bool) -> None:
         self.file = LeaseFile(params["path"])
         self.released = params["state"] == "released"
         self.take_over = params["take_over"]
         self.check_mode = check_mode
         now = time.time()
-        self.wish = {key: params[key] for key in ("owner", "holder", "controller", "process")}
-        self.wish.update(since=now, until=now + params["seconds"])
+        self.wish: Lease = {
+            "owner": params["owner"],
+            "holder": params["holder"],
+            "controller": params["controller"],
+            "process": params["process"],
+            "since": now,
+            "until": now + params["seconds"],
+        }
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         """Return the result; raise LeaseHeld or LeaseError."""
         if self.check_mode:
             return self._held()
         with self.file.locked():
             return self._held()
 
-    def _held(self):
-        result = {"changed": False, "lease": {}, "held": False, "taken_over": ""}
+    def _held(self) -> dict[str, Any]:
+        result: dict[str, Any] = {"changed": False, "lease": {}, "held": False, "taken_over": ""}
         found = self.file.read()
         if self.released:
             if found and found["owner"] == self.wish["owner"]:
@@ -143,7 +150,7 @@ class HostLease:
         return result
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             state=dict(type="str", choices=["held", "released"], default="held"),

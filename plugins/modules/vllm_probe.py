@@ -333,7 +333,7 @@ from ansible_collections.llmops.vllm.plugins.module_utils._progress import PROGR
 TOUR_GUIDE_QUESTION = "日本の都道府県名をランダムに１つ回答してください。その都道府県名の魅力を3つ答えてください。"
 
 
-def make_probe(module):
+def make_probe(module: AnsibleModule) -> _probe.Probe:
     """Return the Probe of the module's options; raise BadAddress."""
     params = module.params
     verify = params["validate_certs"] and (params["ca_path"] or True)
@@ -345,11 +345,12 @@ def make_probe(module):
     return _probe.Probe(server, container, params, may_stop=not module.check_mode)
 
 
-def read_key(module):
+def read_key(module: AnsibleModule) -> str | None:
     """Return the API key, or None."""
     path = module.params["api_key_file"]
     if not path:
-        return module.params["api_key"]
+        given: str | None = module.params["api_key"]
+        return given
     try:
         with open(path, encoding="utf-8") as stream:
             key = stream.read().strip()
@@ -361,7 +362,7 @@ def read_key(module):
     return key
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             url=dict(type="str", required=True),
@@ -406,7 +407,7 @@ def main():
     except _openai.BadAddress as error:
         module.fail_json(msg=str(error), **_probe.not_looked(error))
     except _probe.ProbeFailed as error:
-        module.fail_json(msg=str(error), diagnosis=error.diagnosis.as_dict(), **probe.result)
+        module.fail_json(msg=str(error), diagnosis=error.diagnosis.as_dict(), **(probe.result if probe else {}))
     except Exception as error:
         # What the docker SDK raises differs between its versions and those of requests.
         module.fail_json(

@@ -113,6 +113,7 @@ not_sealed:
 import contextlib
 import os
 import traceback
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -125,13 +126,13 @@ class Seal:
     root = "/"
     docker_socket = "/var/run/docker.sock"
 
-    def __init__(self, params):
+    def __init__(self, params: dict[str, Any]) -> None:
         self.path = params["path"]
         self.seals = params["seals"]
         self.breaks = params["state"] == "absent"
-        self.result = {"changed": False, "sealed": [], "not_sealed": {}}
+        self.result: dict[str, Any] = {"changed": False, "sealed": [], "not_sealed": {}}
 
-    def run(self, check_mode):
+    def run(self, check_mode: bool) -> dict[str, Any]:
         """Write or break them; return the result."""
         if self.breaks and not os.path.exists(self.path):
             return self.result
@@ -148,7 +149,7 @@ class Seal:
                 _seals.write(self.path, after)
         return self.result
 
-    def _observed(self):
+    def _observed(self) -> _seals.Seals:
         docker = _host.Docker(_host.Host(self.root), self.docker_socket, 30)
         observer = _observed.Observer(self.root, docker.get)
         found = {}
@@ -163,7 +164,7 @@ class Seal:
         return found
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             seals=dict(

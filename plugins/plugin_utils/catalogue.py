@@ -11,6 +11,8 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _engine_schema as schemas
 from ansible_collections.llmops.vllm.plugins.module_utils._engine_args import (
@@ -28,6 +30,8 @@ from ansible_collections.llmops.vllm.plugins.plugin_utils import chat_template
 from ansible_collections.llmops.vllm.plugins.plugin_utils.inventory_check import hosts_text, shown
 from ansible_collections.llmops.vllm.plugins.plugin_utils.network import (
     INTERNAL,
+    Deployment,
+    Network,
     addresses,
     allowed,
     backends,
@@ -36,9 +40,11 @@ from ansible_collections.llmops.vllm.plugins.plugin_utils.network import (
     reached_at,
 )
 
+Keys = Mapping[str, tuple[Any, Any]]
+
 # Key -> (types, default). The defaults are those of the role vllm_server (a test compares them);
 # None means that the key is needed or that its default depends on others.
-KEYS = {
+KEYS: Keys = {
     "name": (str, None),
     "hosts": (str, "vllm"),
     "model": (dict, None),
@@ -84,14 +90,14 @@ KEYS = {
     "min_available": ((str, int), "75%"),
     "drain_timeout": (int, 600),
 }
-MODEL_KEYS = {
+MODEL_KEYS: Keys = {
     "repo_id": (str, None),
     "revision": (str, "main"),
     "allow_patterns": (list, []),
     "ignore_patterns": (list, []),
     "weights": (str, "safetensors_only"),
 }
-MOUNT_KEYS = {"source": (str, None), "target": (str, None), "read_only": (bool, True)}
+MOUNT_KEYS: Keys = {"source": (str, None), "target": (str, None), "read_only": (bool, True)}
 # Their tags tell the version of vLLM that is in them.
 KNOWN_IMAGES = re.compile(r"(.*/)?(vllm/vllm-openai(-cpu|-rocm)?|llmops-vllm-cpu):")
 WEIGHTS = ("safetensors_only", "any")
@@ -108,7 +114,7 @@ MOST_GPUS = 64
 class CatalogueError(Exception):
     """Every problem of a catalogue, and of the inventory around it. problems: list of sentences."""
 
-    def __init__(self, problems):
+    def __init__(self, problems: list[str]) -> None:
         super().__init__(
             "%d problem%s in the inventory:\n%s"
             % (len(problems), "s"[: len(problems) > 1], "\n".join("- " + problem for problem in problems))
@@ -116,7 +122,13 @@ class CatalogueError(Exception):
         self.problems = problems
 
 
-def read_catalogue(deployments, network, locked, default_image, check_template=None):
+def read_catalogue(
+    deployments: object,
+    network: Network,
+    locked: Mapping[str, Mapping[str, str]],
+    default_image: str,
+    check_template: Callable[[str], object] | None = None,
+) -> tuple[list[Deployment], list[dict[str, Any]]]:
     """Return (the deployments, completed, and the backends of the load balancers), or raise CatalogueError.
 
     deployments: the list that the user wrote. network: network.Network, which knows the hosts of a pattern and their
@@ -138,8 +150,8 @@ def read_catalogue(deployments, network, locked, default_image, check_template=N
                 "that begins with '- name:'"
             ]
         )
-    problems = []
-    completed = []
+    problems: list[str] = []
+    completed: list[Deployment] = []
     for position, given in enumerate(deployments, 1):
         label = given.get("name") if isinstance(given, dict) and isinstance(given.get("name"), str) else None
         where = "deployment '%s'" % label if label else "deployment %d" % position
@@ -164,7 +176,7 @@ def read_catalogue(deployments, network, locked, default_image, check_template=N
     return completed, spread
 
 
-def unlocked(deployments):
+def unlocked(deployments: Iterable[Deployment]) -> list[dict[str, Any]]:
     """Return the models whose commit is not known yet, each once, in order: MODEL_KEYS without the commit."""
     seen = []
     for deployment in deployments:
@@ -175,12 +187,12 @@ def unlocked(deployments):
     return seen
 
 
-def _models(deployment):
+def _models(deployment: Deployment) -> list[dict[str, Any]]:
     """Return the model of a completed deployment, and its further ones."""
     return [deployment["model"]] + list(deployment["snapshots"].values())
 
 
-def _inner_problems(given, where):
+def _inner_problems(given: Mapping[str, Any], where: str) -> list[str]:
     """Return the problems of the dictionaries inside a deployment."""
     problems = []
     if isinstance(given.get("model"), dict):
@@ -202,7 +214,7 @@ def _inner_problems(given, where):
     return problems
 
 
-def _key_problems(given, keys, where):
+def _key_problems(given: Mapping[str, Any], keys: Keys, where: str) -> list[str]:
     problems = []
     for key, value in given.items():
         if key not in keys:
@@ -228,7 +240,7 @@ def _key_problems(given, keys, where):
     return problems
 
 
-def _type_name(kind):
+def _type_name(kind: type) -> str:
     names = {
         str: "text",
         int: "a number",
@@ -240,7 +252,9 @@ def _type_name(kind):
     return names[kind]
 
 
-def _complete(given, network, locked, default_image):
+def _complete(
+    given: Mapping[str, Any], network: Network, locked: Mapping[str, Mapping[str, str]], default_image: str
+) -> Deployment:
     entry = {key: default for key, (dummy, default) in KEYS.items() if key != "api_key"}
     entry.update({key: value for key, value in given.items() if value is not None and key != "api_key"})
     name = entry["name"]
@@ -262,7 +276,7 @@ def _complete(given, network, locked, default_image):
     return entry
 
 
-def _complete_model(given, locked):
+def _complete_model(given: Mapping[str, Any], locked: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     model = {key: default for key, (dummy, default) in MODEL_KEYS.items()}
     model.update({key: value for key, value in given.items() if value is not None})
     revision = model["revision"] = model["revision"] or MODEL_KEYS["revision"][1]
@@ -271,7 +285,9 @@ def _complete_model(given, locked):
     return model
 
 
-def _value_problems(entry, given, where, check_template):
+def _value_problems(
+    entry: Deployment, given: Mapping[str, Any], where: str, check_template: Callable[[str], object] | None
+) -> list[str]:
     problems = []
     if not NAME.match(entry["name"]):
         problems.append("%s: a name has two or more of a-z, 0-9, '.', '_' and '-', and begins with a-z or 0-9" % where)
@@ -324,7 +340,7 @@ def _value_problems(entry, given, where, check_template):
     return problems + ["%s: %s" % (where, problem) for problem in found]
 
 
-def _engine_problems(entry):
+def _engine_problems(entry: Deployment) -> list[str]:
     """Return the problems of engine_args that can be known without the image."""
     args = entry["engine_args"]
     problems = [
@@ -355,14 +371,14 @@ def _engine_problems(entry):
     return problems
 
 
-def _quoted_flags(args):
+def _quoted_flags(args: Mapping[str, Any]) -> list[str]:
     """Return a problem for each true or false that is text, where every vLLM that has the option takes it as a flag."""
     problems = []
     for name, value in args.items():
         if not isinstance(value, str) or value.lower() not in ("true", "false", "yes", "no"):
             continue
         plain = schemas.plain(name)
-        history = HISTORY.get(plain) or HISTORY.get(plain[len("no_") :] if plain.startswith("no_") else "", ())
+        history = HISTORY.get(plain) or HISTORY.get(plain[len("no_") :] if plain.startswith("no_") else "", [])
         forms = {schemas.of_record(plain, record).form for dummy, record in history if record is not None}
         if forms and forms <= {schemas.FLAG, schemas.PAIR, schemas.SWITCH}:
             problems.append(
@@ -371,7 +387,7 @@ def _quoted_flags(args):
     return problems
 
 
-def _template_problems(entry, check_template):
+def _template_problems(entry: Deployment, check_template: Callable[[str], object] | None) -> list[str]:
     """Return the problems of a chat template, be it shipped, a file, or given as its text."""
     template = entry["chat_template"]
     try:
@@ -386,7 +402,7 @@ def _template_problems(entry, check_template):
     return []
 
 
-def _network_problems(entry, network):
+def _network_problems(entry: Deployment, network: Network) -> list[str]:
     """Complete what has to do with the network, and return its problems."""
     entry["addresses"], problems = addresses(entry, network)
     entry["allowed"], found = allowed(entry, network)
@@ -407,7 +423,7 @@ def _network_problems(entry, network):
     return problems
 
 
-def _clashes(deployments):
+def _clashes(deployments: Sequence[Deployment]) -> list[str]:
     """Return a problem for each pair that wants the same name, or the same port or container of a host."""
     problems = []
     for index, one in enumerate(deployments):
@@ -425,15 +441,15 @@ def _clashes(deployments):
     return problems
 
 
-def _gpu_clashes(deployments):
+def _gpu_clashes(deployments: Sequence[Deployment]) -> list[str]:
     """Return the problems of deployments that get the same GPU of a host and do not share it on purpose."""
-    together = {}
+    together: dict[tuple[int, ...], list[str]] = {}
     for host in dict.fromkeys(host for deployment in deployments for host in deployment["hosts"]):
         key = tuple(number for number, deployment in enumerate(deployments) if host in deployment["hosts"])
         together.setdefault(key, []).append(host)
     # Hosts with the same deployments have the same problems, and some hosts have them with other deployments as well.
-    pairs = {}
-    groups = {}
+    pairs: dict[tuple[str, str, str], list[str]] = {}
+    groups: dict[tuple[tuple[str, ...], float, str], list[str]] = {}
     for numbers, hosts in together.items():
         here = [deployments[number] for number in numbers]
         users = _users_of_gpus(here)
@@ -441,7 +457,7 @@ def _gpu_clashes(deployments):
             gpus = [gpu for gpu, on_it in users.items() if one in on_it and other in on_it]
             if gpus and one["name"] != other["name"] and not (_shares(one) and _shares(other)):
                 pairs.setdefault((one["name"], other["name"], _gpus_text(gpus)), []).extend(hosts)
-        crowded = {}
+        crowded: dict[tuple[tuple[str, ...], float], list[str]] = {}
         for gpu, on_it in users.items():
             # Those with kv_cache_memory_bytes take what it says, which only the host can compare with what it has.
             names = tuple(dict.fromkeys(deployment["name"] for deployment in on_it if _fraction(deployment)))
@@ -463,7 +479,7 @@ def _gpu_clashes(deployments):
     return problems
 
 
-def _users_of_gpus(deployments):
+def _users_of_gpus(deployments: Sequence[Deployment]) -> dict[str, list[Deployment]]:
     """Return {GPU: the deployments that get it}; a GPU is an index or a UUID as text, or "all"."""
     gpus = {"all": None}
     for deployment in deployments:
@@ -475,7 +491,7 @@ def _users_of_gpus(deployments):
     return {gpu: [deployment for deployment in deployments if _gets(deployment["gpus"], gpu)] for gpu in gpus}
 
 
-def _gets(given, gpu):
+def _gets(given: object, gpu: str) -> bool:
     """Return whether what a deployment's key gpus gives it has a GPU. Docker counts from the first one."""
     if isinstance(given, list):
         return gpu in map(str, given)
@@ -484,29 +500,29 @@ def _gets(given, gpu):
     return given == "all"
 
 
-def _gpus_text(gpus):
+def _gpus_text(gpus: Collection[str]) -> str:
     if "all" in gpus:
         return "all GPUs"
     ordered = sorted((gpu for gpu in gpus if gpu.isdigit()), key=int) + [gpu for gpu in gpus if not gpu.isdigit()]
     return ("GPU %s" if len(ordered) == 1 else "GPUs %s") % _listed(ordered)
 
 
-def _listed(words):
+def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + list(words[-1:]))
 
 
-def _fraction(deployment):
+def _fraction(deployment: Deployment) -> float | None:
     """Return the part of a GPU's memory that a deployment asks for, or None where that is not what limits it."""
     args = {schemas.plain(name): value for name, value in deployment["engine_args"].items()}
     if args.get("kv_cache_memory_bytes"):
         return None
     try:
-        return float(args.get("gpu_memory_utilization"))
-    except (TypeError, ValueError):
+        return float(args["gpu_memory_utilization"])
+    except (KeyError, TypeError, ValueError):
         return None
 
 
-def _shares(deployment):
+def _shares(deployment: Deployment) -> bool:
     """Return whether a deployment says what it takes of a GPU, so that others can have the rest."""
     return _fraction(deployment) is not None or any(
         schemas.plain(name) == "kv_cache_memory_bytes" and value for name, value in deployment["engine_args"].items()

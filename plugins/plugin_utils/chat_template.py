@@ -8,10 +8,12 @@ import datetime
 import difflib
 import json
 import os
+from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
 import jinja2.sandbox
+from jinja2.parser import Parser
 
 SHIPPED = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "vllm_server", "files", "chat_templates")
 
@@ -35,23 +37,23 @@ class _Generation(jinja2.ext.Extension):
 
     tags = {"generation"}
 
-    def parse(self, parser):
+    def parse(self, parser: Parser) -> jinja2.nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return jinja2.nodes.Scope(body, lineno=line)
 
 
-def is_text(template):
+def is_text(template: str) -> bool:
     """Return whether a template is given as its text, and not by name or path."""
     return "{" in template
 
 
-def is_path(template):
+def is_path(template: str) -> bool:
     """Return whether a template is given as the path of a file."""
     return not is_text(template) and ("/" in template or "." in template)
 
 
-def shipped_path(name):
+def shipped_path(name: str) -> str:
     """Return the path of a shipped template; raise TemplateError where there is none of that name."""
     path = os.path.join(SHIPPED, name + ".jinja")
     if os.path.exists(path):
@@ -62,7 +64,7 @@ def shipped_path(name):
     raise TemplateError("no chat template '%s' is shipped: %s" % (name, hint))
 
 
-def check(text, where):
+def check(text: str, where: str) -> None:
     """Raise TemplateError where no conversation can be rendered with the text of a template.
 
     where: what the sentence calls it. The environment is that of transformers, which vLLM renders with.
@@ -94,14 +96,20 @@ def check(text, where):
     raise TemplateError("%s cannot render a conversation of user and assistant: %s" % (where, why))
 
 
-def _in_parts(messages):
+def _in_parts(messages: list[dict[str, str]]) -> list[dict[str, Any]]:
     """Return the messages as templates of models that also see pictures may want them."""
     return [dict(message, content=[{"type": "text", "text": message["content"]}]) for message in messages]
 
 
-def _refuse(message):
+def _refuse(message: str) -> NoReturn:
     raise _Refused(message)
 
 
-def _to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

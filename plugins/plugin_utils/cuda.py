@@ -15,6 +15,8 @@ Sources, read in November 2026:
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ansible_collections.llmops.vllm.plugins.module_utils._engine_schema import version_key, version_of_tag
 
@@ -55,17 +57,17 @@ _TRUE = ("1", "t", "T", "TRUE", "true", "True")
 _FACTOR = re.compile(r"([a-z]+)(!=|<=|>=|=|<|>)(.+)")
 
 
-def numbers(version):
+def numbers(version: str) -> tuple[int, ...]:
     """Return what a version of a driver, or of CUDA, sorts by: 580.65.06 is (580, 65, 6)."""
     return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
-def branch(version):
+def branch(version: str) -> int:
     """Return the branch of a driver: 580 of 580.65.06; 0 for none."""
     return (numbers(version) or (0,))[0]
 
 
-def needed(image, environment):
+def needed(image: str, environment: Mapping[str, str]) -> str:
     """Return the CUDA that an image has, such as "13.0", or '' where nothing tells.
 
     environment: variables of the image where it is at hand, else {}; then its tag tells, for vLLM's own images.
@@ -86,13 +88,13 @@ def needed(image, environment):
     return next(cuda for since, cuda in _CUDA_OF_VLLM if version_key(version) >= version_key(since))
 
 
-def driver_text(cuda):
+def driver_text(cuda: str) -> str:
     """Return the driver that knows a CUDA, in words: "R580 (580.65.06) or newer"."""
     found = DRIVER_OF.get(cuda) or DRIVER_OF_MAJOR.get(numbers(cuda)[0] if cuda else 0)
     return "R%d (%s) or newer" % (branch(found), found) if found else "that knows CUDA %s" % cuda
 
 
-def known_by(driver):
+def known_by(driver: Mapping[str, str]) -> str:
     """Return the highest CUDA that a driver knows, by its own account or by its version; '' where nothing tells.
 
     driver: as gpu_info returns it.
@@ -104,7 +106,7 @@ def known_by(driver):
     return max(known, key=numbers, default="")
 
 
-def compatibility(cuda, driver):
+def compatibility(cuda: str, driver: Mapping[str, str]) -> str:
     """Return how a driver runs a CUDA: full, minor (by minor version compatibility), older (of an older major version),
     or '' where nothing tells.
     """
@@ -117,25 +119,25 @@ def compatibility(cuda, driver):
     return "minor" if have[0] == want[0] else "older"
 
 
-def can_forward(cuda, driver, gpus):
+def can_forward(cuda: str, driver: Mapping[str, str], gpus: Iterable[Mapping[str, Any]]) -> bool:
     """Return whether forward compatibility is for this driver and these GPUs."""
     branches = FORWARD_BRANCHES.get(numbers(cuda)[0], ())
     return branch(driver["version"]) in branches and all(map(is_datacentre, gpus))
 
 
-def is_datacentre(gpu):
+def is_datacentre(gpu: Mapping[str, Any]) -> bool:
     name = gpu["name"]
     if _NOT_DATACENTRE.search(name) or _plain(gpu["brand"]) in ("geforce", "titan", "quadro", "quadrortx", "nvidiartx"):
         return False
     return bool(_DATACENTRE.search(name)) or _plain(gpu["brand"]) == "tesla"
 
 
-def is_on(value):
+def is_on(value: object) -> bool:
     """Return whether a variable of an environment switches something on, as Go's ParseBool and vLLM's int() read it."""
     return str(value).strip() in _TRUE
 
 
-def unmet(environment, driver, gpus):
+def unmet(environment: Mapping[str, str], driver: Mapping[str, str], gpus: Sequence[Mapping[str, Any]]) -> str:
     """Return the first condition that keeps the container toolkit from starting an image, such as "cuda>=12.9", or ''.
 
     environment: variables of the image and of the container. Each NVIDIA_REQUIRE_* has to hold for each GPU: a space
@@ -160,11 +162,11 @@ def unmet(environment, driver, gpus):
     return ""
 
 
-def _holds(term, facts):
+def _holds(term: str, facts: Mapping[str, str]) -> bool:
     return all(_factor_holds(factor, facts) for factor in term.split(",") if factor)
 
 
-def _factor_holds(factor, facts):
+def _factor_holds(factor: str, facts: Mapping[str, str]) -> bool:
     match = _FACTOR.fullmatch(factor)
     if not match or match.group(1) not in facts:
         return False
@@ -188,6 +190,6 @@ def _factor_holds(factor, facts):
     }[operator]
 
 
-def _plain(brand):
+def _plain(brand: str) -> str:
     """Return a brand as the conditions write it: NVML says "NVIDIA RTX", and they say nvidiartx."""
     return re.sub(r"[^a-z0-9]", "", brand.lower())

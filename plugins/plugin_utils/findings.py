@@ -10,11 +10,18 @@ from __future__ import annotations
 import math
 import posixpath
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _selection
 from ansible_collections.llmops.vllm.plugins.module_utils._engine_schema import plain, version_key, version_of_tag
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import HubFile, SnapshotError
 from ansible_collections.llmops.vllm.plugins.plugin_utils import cuda
+from ansible_collections.llmops.vllm.plugins.plugin_utils.network import Deployment
+
+# As findings() returns it; and as gpu_info does.
+Finding = dict[str, str]
+Gpu = dict[str, Any]
 
 ERROR, WARNING = "error", "warning"
 
@@ -76,7 +83,9 @@ _CPU_IMAGE = re.compile(r"(.*/)?(vllm-openai-cpu|llmops-vllm-cpu)([:@]|$)")
 _WILDCARDS = ("0.0.0.0", "::")
 
 
-def findings(host, deployments, seen, settings):
+def findings(
+    host: str, deployments: Sequence[Deployment], seen: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[Finding]:
     """Return the findings of a host: {code, severity, host, deployment, text, remedy}, errors first.
 
     deployments: those of the catalogue, completed, of all hosts. seen: what vllm_host_info returns. settings: what
@@ -100,7 +109,7 @@ DEFAULTS = {
 }
 
 
-def sentence(finding):
+def sentence(finding: Finding) -> str:
     """Return a finding as people read it."""
     return "%s: %s" % (finding["text"], finding["remedy"])
 
@@ -108,7 +117,9 @@ def sentence(finding):
 class _Host:
     """One host. Each method looks at one concern."""
 
-    def __init__(self, name, deployments, seen, settings):
+    def __init__(
+        self, name: str, deployments: Sequence[Deployment], seen: Mapping[str, Any], settings: Mapping[str, Any]
+    ) -> None:
         self.name, self.seen, self.settings = name, seen, settings
         self.here = [_Wanted(deployment) for deployment in deployments if name in deployment["hosts"]]
         self.with_gpus = [wanted for wanted in self.here if wanted.gpus != "none"]
@@ -120,11 +131,11 @@ class _Host:
         self.models_dir = seen["models_dir"]
         # Which containers are ours, and which those of another inventory.
         self.home = posixpath.dirname(self.models_dir)
-        self.gpu = seen.get("gpu")
+        self.gpu: Gpu = seen.get("gpu") or {}
         self.docker = seen["docker"]
-        self.found = []
+        self.found: list[Finding] = []
 
-    def look(self):
+    def look(self) -> list[Finding]:
         self._system()
         self._memory()
         self._docker()
@@ -137,7 +148,7 @@ class _Host:
         self._ports()
         return self.found
 
-    def _add(self, code, severity, text, remedy, deployment=""):
+    def _add(self, code: str, severity: str, text: str, remedy: str, deployment: str = "") -> None:
         finding = {
             "code": code,
             "severity": severity,
@@ -151,7 +162,7 @@ class _Host:
 
     # System, memory, clock
 
-    def _system(self):
+    def _system(self) -> None:
         system = self.seen["system"]
         if system["platform"] != "Linux" or system["architecture"] not in ARCHITECTURES:
             self._add(
@@ -195,7 +206,7 @@ class _Host:
                 "set it, and let NTP keep it (timedatectl set-ntp true)",
             )
 
-    def _memory(self):
+    def _memory(self) -> None:
         total = self.seen["memory"]["total"]
         least = LEAST_GPU_MEMORY if self.with_gpus else LEAST_MEMORY
         if self.here and 0 < total < least:
@@ -228,7 +239,7 @@ class _Host:
                     wanted.name,
                 )
 
-    def _docker(self):
+    def _docker(self) -> None:
         docker = self.docker
         if not docker["installed"]:
             if not self.settings["install_docker"]:
@@ -273,7 +284,7 @@ class _Host:
 
     # GPUs
 
-    def _gpus(self):
+    def _gpus(self) -> None:
         if not self._has_gpus():
             return
         gpu = self.gpu
@@ -292,7 +303,7 @@ class _Host:
                 self._taken(wanted, devices)
                 self._weights_on(wanted, devices)
 
-    def _has_gpus(self):
+    def _has_gpus(self) -> bool:
         """Say what is wrong with a host that shows no GPU, and return whether there is more to look at."""
         gpu, driver = self.gpu, self.gpu["driver"]
         if driver["mismatch"]:
@@ -337,9 +348,10 @@ class _Host:
                 )
         return False
 
-    def _devices(self, wanted):
+    def _devices(self, wanted: _Wanted) -> list[dict[str, Any]]:
         """Return the devices that a deployment gets: {gpu, total, mig}. What is not there is said."""
         gpus, given = self.gpu["gpus"], wanted.gpus
+        chosen: list[tuple[Gpu, dict[str, Any] | None] | None]
         if given == "all":
             chosen = [(gpu, None) for gpu in gpus]
         elif isinstance(given, int):
@@ -382,7 +394,7 @@ class _Host:
             )
         return devices
 
-    def _named(self, wanted, name):
+    def _named(self, wanted: _Wanted, name: str) -> tuple[Gpu, dict[str, Any] | None] | None:
         """Return (GPU, MIG device or None) of an index or a UUID, or None where it is not there."""
         for gpu in self.gpu["gpus"]:
             if name in (str(gpu["index"]), gpu["uuid"]):
@@ -411,13 +423,14 @@ class _Host:
             )
         return None
 
-    def _cuda_of(self, image):
+    def _cuda_of(self, image: str) -> str:
         return cuda.needed(image, self._environment(image))
 
-    def _environment(self, image):
-        return (self.docker["images"].get(image) or {}).get("environment", {})
+    def _environment(self, image: str) -> dict[str, str]:
+        environment: dict[str, str] = (self.docker["images"].get(image) or {}).get("environment", {})
+        return environment
 
-    def _driver(self, wanted, gpus):
+    def _driver(self, wanted: _Wanted, gpus: Sequence[Gpu]) -> None:
         driver, environment = self.gpu["driver"], wanted.environment
         needed = self._cuda_of(wanted.image)
         how = cuda.compatibility(needed, driver)
@@ -467,7 +480,7 @@ class _Host:
                 wanted.name,
             )
 
-    def _capability(self, wanted, gpus):
+    def _capability(self, wanted: _Wanted, gpus: Sequence[Gpu]) -> None:
         version = version_of_tag(wanted.image)
         needs = []
         if version:
@@ -492,7 +505,7 @@ class _Host:
                     )
                     break
 
-    def _modes(self, wanted, gpus):
+    def _modes(self, wanted: _Wanted, gpus: Sequence[Gpu]) -> None:
         prohibited = [gpu for gpu in gpus if gpu["compute_mode"] == "Prohibited"]
         if prohibited:
             self._add(
@@ -516,14 +529,14 @@ class _Host:
                     wanted.name,
                 )
 
-    def _gets(self, wanted, gpu):
+    def _gets(self, wanted: _Wanted, gpu: Gpu) -> bool:
         if wanted.gpus == "all":
             return True
         if isinstance(wanted.gpus, int):
-            return gpu["index"] < wanted.gpus
+            return int(gpu["index"]) < wanted.gpus
         return bool({str(gpu["index"]), gpu["uuid"]} & set(map(str, wanted.gpus)))
 
-    def _fabric(self):
+    def _fabric(self) -> None:
         manager, version = self.gpu["nvswitch"]["fabric_manager"], self.gpu["driver"]["version"]
         failed = [gpu for gpu in self.gpu["gpus"] if gpu["fabric"]["state"] not in ("", "Completed", "N/A")]
         if self.gpu["nvswitch"]["present"]:
@@ -563,7 +576,7 @@ class _Host:
                 "wait until it is Completed, or look at the log of nvidia-fabricmanager",
             )
 
-    def _toolkit(self):
+    def _toolkit(self) -> None:
         toolkit = self.gpu["toolkit"]
         if not (toolkit["version"] or toolkit["hook"] or toolkit["runtime"]) and not self.settings["manage_toolkit"]:
             self._add(
@@ -589,7 +602,7 @@ class _Host:
                 "--output=/var/run/cdi/nvidia.yaml)",
             )
 
-    def _taken(self, wanted, devices):
+    def _taken(self, wanted: _Wanted, devices: Sequence[dict[str, Any]]) -> None:
         """Compare what is free on each GPU with what vLLM will ask for."""
         if wanted.args.get("kv_cache_memory_bytes"):
             return
@@ -618,22 +631,23 @@ class _Host:
                 wanted.name,
             )
 
-    def _is_ours(self, process):
+    def _is_ours(self, process: Mapping[str, Any]) -> bool:
         """Return whether a process is of a deployment of the catalogue, which is replaced or shares on purpose."""
         container = self._container(process["container"])
-        return bool(container) and self._deployment_of(container) in {wanted.name for wanted in self.with_gpus}
+        ours = {wanted.name for wanted in self.with_gpus}
+        return container is not None and self._deployment_of(container) in ours
 
-    def _container(self, wanted_id):
+    def _container(self, wanted_id: str) -> dict[str, Any] | None:
         return next((one for one in self.docker["containers"] if wanted_id and one["id"] == wanted_id), None)
 
-    def _deployment_of(self, container):
+    def _deployment_of(self, container: Mapping[str, Any]) -> str:
         """Return the deployment that a container serves, '' for a stranger's, also if it is of another inventory."""
-        labels = container["labels"]
+        labels: dict[str, str] = container["labels"]
         if labels.get("llmops.vllm.home", self.home) != self.home:
             return ""
         return labels.get("llmops.vllm.deployment", "")
 
-    def _holders(self, processes):
+    def _holders(self, processes: Iterable[Mapping[str, Any]]) -> str:
         texts = []
         for process in sorted(processes, key=lambda one: -(one["memory"] or 0)):
             container = self._container(process["container"])
@@ -644,7 +658,7 @@ class _Host:
 
     # Models
 
-    def _listing(self, model):
+    def _listing(self, model: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return what was seen of a model of the catalogue, or None."""
         return next(
             (
@@ -655,7 +669,7 @@ class _Host:
             None,
         )
 
-    def _selected(self, model):
+    def _selected(self, model: Mapping[str, Any]) -> tuple[list[HubFile], str | None]:
         """Return ([HubFile] that a snapshot of a model holds, why there are none)."""
         listing = self._listing(model)
         if not listing or not listing["files"]:
@@ -667,7 +681,7 @@ class _Host:
         except SnapshotError as error:
             return [], str(error)
 
-    def _weights_on(self, wanted, devices):
+    def _weights_on(self, wanted: _Wanted, devices: Sequence[Mapping[str, Any]]) -> None:
         files, dummy = self._selected(wanted.deployment["model"])
         size = weights_size(files)
         used = devices[: wanted.world]
@@ -684,7 +698,7 @@ class _Host:
             "give it more GPUs (gpus, tensor_parallel_size), or take a smaller or a quantized model",
         )
 
-    def _weights_in_memory(self):
+    def _weights_in_memory(self) -> None:
         for wanted in self.here:
             total = self.seen["memory"]["total"]
             if wanted.gpus != "none" or not total:
@@ -696,7 +710,7 @@ class _Host:
             remedy = "take a smaller or a quantized model, or %s" % ("raise memory" if room < total else "another host")
             self._add_weights(wanted, size, room, what % _gib(room), remedy)
 
-    def _add_weights(self, wanted, size, room, what, remedy):
+    def _add_weights(self, wanted: _Wanted, size: int, room: float, what: str, remedy: str) -> None:
         if size <= room:
             return
         quantization = str(wanted.args.get("quantization") or "")
@@ -714,8 +728,8 @@ class _Host:
             wanted.name,
         )
 
-    def _hub(self):
-        silent = {}
+    def _hub(self) -> None:
+        silent: dict[str, list[str]] = {}
         for wanted in self.here:
             for model in wanted.models:
                 listing = self._listing(model)
@@ -740,7 +754,7 @@ class _Host:
                 "let the host reach it, or name a mirror that it reaches as vllm_hub_endpoint",
             )
 
-    def _refused(self, wanted, model, listing):
+    def _refused(self, wanted: _Wanted, model: Mapping[str, Any], listing: Mapping[str, Any]) -> None:
         endpoint, repo = self.seen["endpoint"], model["repo_id"]
         refusal = listing["refusal"]
         where = "%s on %s" % (repo, endpoint)
@@ -761,7 +775,7 @@ class _Host:
             remedy = "correct vllm_hub_token or vllm_hub_token_file"
         self._add(code, ERROR, text, remedy, wanted.name)
 
-    def _registries(self):
+    def _registries(self) -> None:
         for registry in self.seen["registries"]:
             if registry["status"] in (200, 401):
                 continue
@@ -782,7 +796,7 @@ class _Host:
 
     # Disks
 
-    def _disks(self):
+    def _disks(self) -> None:
         places = {entry["path"]: entry for entry in self.seen["filesystems"]}
         images, models = places.get(self.docker["image_dir"]), places.get(self.models_dir)
         image_size = self._image_bytes()
@@ -814,7 +828,7 @@ class _Host:
                 "use a local disk, or set safetensors_load_strategy to prefetch in engine_args where vLLM has it",
             )
 
-    def _add_disk(self, code, place, needed, what):
+    def _add_disk(self, code: str, place: Mapping[str, Any], needed: int, what: str) -> None:
         self._add(
             code,
             ERROR,
@@ -822,7 +836,7 @@ class _Host:
             "free %s there, or use another disk" % _gb(needed - place["free"]),
         )
 
-    def _image_bytes(self):
+    def _image_bytes(self) -> int:
         """Return the bytes of the images that are still to come. Builds look at the disk themselves."""
         source, builder = self.settings["image_source"], self.settings["image_builder"]
         if source == "wheels" or (source == "build" and builder in ("", self.name)):
@@ -830,24 +844,27 @@ class _Host:
         missing = [image for image in self.images if image in self.cuda_images and image not in self.docker["images"]]
         return len(missing) * int(self.settings["image_size"])
 
-    def _model_bytes(self):
+    def _model_bytes(self) -> int:
         """Return the bytes of the snapshots that are still to come."""
-        needed, staged = {}, {}
+        needed: dict[tuple[str, str, str], int] = {}
+        staged: dict[str, int] = {}
         for wanted in self.here:
             for model in wanted.models:
                 listing = self._listing(model)
+                if not listing:
+                    continue
                 for one in self._selected(model)[0]:
                     if one.path not in listing["present"]:
                         needed[model["repo_id"], listing["commit"], one.path] = one.size
                         staged[model["repo_id"]] = listing["staged"]
-        sizes = {}
+        sizes: dict[str, int] = {}
         for (repo_id, dummy, dummy_path), size in needed.items():
             sizes[repo_id] = sizes.get(repo_id, 0) + size
         return sum(max(size - staged[repo_id], 0) for repo_id, size in sizes.items())
 
     # Network of the host
 
-    def _ports(self):
+    def _ports(self) -> None:
         for wanted in self.here:
             listen, port = wanted.deployment["addresses"][self.name], wanted.deployment["port"]
             addresses = self.seen["addresses"]
@@ -879,7 +896,7 @@ class _Host:
                 wanted.name,
             )
 
-    def _is_own(self, wanted, holder):
+    def _is_own(self, wanted: _Wanted, holder: Mapping[str, Any]) -> bool:
         """Return whether a port is held by the deployment's own container, or by one that gives it up before."""
         container = next((one for one in self.docker["containers"] if one["name"] == holder["container"]), None)
         if not container:
@@ -897,7 +914,7 @@ class _Host:
 class _Wanted:
     """A deployment of the catalogue."""
 
-    def __init__(self, deployment):
+    def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
         self.name, self.image, self.gpus = deployment["name"], deployment["image"], deployment["gpus"]
         self.args = {plain(key): value for key, value in deployment["engine_args"].items()}
@@ -913,7 +930,7 @@ class _Wanted:
         default = 0.9 if version and version_key(version) < version_key("0.20.0") else 0.92
         self.utilization = float(self.number("gpu_memory_utilization", default))
 
-    def number(self, name, default):
+    def number(self, name: str, default: float) -> float:
         """Return an option as a number; one that is none is the catalogue's to refuse."""
         value = self.args.get(name, default)
         try:
@@ -922,11 +939,11 @@ class _Wanted:
             return default
 
     @property
-    def gpus_text(self):
+    def gpus_text(self) -> str:
         return _listed(list(map(str, self.gpus))) if isinstance(self.gpus, list) else str(self.gpus)
 
 
-def weights_size(files):
+def weights_size(files: Iterable[HubFile]) -> int:
     """Return the bytes of the weights that vLLM loads of these files, 0 where that cannot be told.
 
     Some repositories have the same weights twice (consolidated.safetensors), or in several sizes (GGUF).
@@ -944,36 +961,36 @@ def weights_size(files):
     return 0
 
 
-def bytes_of(text):
+def bytes_of(text: object) -> int:
     """Return a size as Docker reads it, such as 16g or 1.5GiB, in bytes; 0 for none."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", str(text).strip().lower())
     return int(float(match.group(1)) * _UNITS[match.group(2)]) if match else 0
 
 
-def _gb(size):
+def _gb(size: float) -> str:
     return "%.1f GB" % (size / GB)
 
 
-def _gib(size):
+def _gib(size: float) -> str:
     return "%.1f" % (size / GIB)
 
 
-def _duration(seconds):
+def _duration(seconds: float) -> str:
     if seconds < 120:
         return "%d s" % seconds
     return "%d minutes" % (seconds // 60) if seconds < 7200 else "%d hours" % (seconds // 3600)
 
 
-def _listed(words):
+def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + list(words[-1:]))
 
 
-def _count(number, noun, verb=""):
+def _count(number: int, noun: str, verb: str = "") -> str:
     verbs = {"is": ("is", "are"), "": ("", "")}[verb]
     return ("%d %s%s %s" % (number, noun, "s"[: number != 1], verbs[number != 1])).rstrip()
 
 
-def _distinct(gpus):
+def _distinct(gpus: Iterable[Gpu]) -> list[Gpu]:
     found = []
     for gpu in gpus:
         if gpu not in found:
@@ -981,10 +998,10 @@ def _distinct(gpus):
     return found
 
 
-def _gpu_names(gpus, one="", more=""):
+def _gpu_names(gpus: Sequence[Gpu], one: str = "", more: str = "") -> str:
     indices = [str(gpu["index"]) for gpu in gpus]
     return ("GPU %s" % indices[0] + one) if len(indices) == 1 else ("GPUs %s" % _listed(indices) + more)
 
 
-def _names_of(gpus):
+def _names_of(gpus: Iterable[Gpu]) -> str:
     return _listed(list(dict.fromkeys(gpu["name"] for gpu in gpus))) or "its GPUs"

@@ -9,17 +9,28 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Any, TypeGuard
 
 from ansible.errors import AnsibleError
 from ansible.parsing.vault import EncryptedString, VaultHelper
 
 from ansible_collections.llmops.vllm.plugins.plugin_utils.variables import LOCK_VARIABLE, PUBLISHED
 
+
+def _nowhere(dummy: object) -> None:
+    """Where a value comes from is Ansible's own affair, and may be told no more."""
+
+
 try:
     from ansible._internal._datatag._tags import Origin
+
+    origin_of: Callable[[Any], object] = Origin.get_tag
 except ImportError:
-    # It is Ansible's own affair where a value comes from.
-    Origin = None
+    origin_of = _nowhere
+
+# {host: {name: untemplated value}}
+Variables = Mapping[str, Mapping[str, Any]]
 
 CATALOGUE = "vllm_deployments"
 
@@ -44,15 +55,17 @@ _SECRET = re.compile(r"key|(?<!max_)token|secret|password|://[^/\s]*@", re.IGNOR
 _WORD = re.compile(r"\w+")
 
 
-def variable_problems(raw, known, ours, extra=()):
+def variable_problems(
+    raw: Variables, known: Mapping[str, Mapping[str, Any]], ours: tuple[str, ...], extra: Container[str] = ()
+) -> tuple[list[str], list[str]]:
     """Return (problems, warnings), each a list of sentences.
 
     raw: {host: {name: untemplated value}}. known: {name: spec} as in argument specs. ours: what the names of our
     variables begin with. extra: names that were given with -e.
     """
-    unknown = {}
-    misfits = {}
-    judged = {}
+    unknown: dict[str, list[str]] = {}
+    misfits: dict[tuple[str, str], list[str]] = {}
+    judged: dict[tuple[str, int], str] = {}
     for host, variables in raw.items():
         for name, value in variables.items():
             if not name.startswith(ours) or name in PUBLISHED or name == LOCK_VARIABLE:
@@ -86,7 +99,7 @@ def variable_problems(raw, known, ours, extra=()):
     return problems, warnings
 
 
-def catalogue_problems(raw, host, serving=()):
+def catalogue_problems(raw: Variables, host: str, serving: Container[str] = ()) -> list[str]:
     """Return a problem where the hosts of an inventory do not have the same catalogue.
 
     host: the one whose catalogue is read. serving: hosts that it names, which need it.
@@ -114,14 +127,14 @@ def catalogue_problems(raw, host, serving=()):
     return problems
 
 
-def hosts_text(hosts):
+def hosts_text(hosts: Sequence[str]) -> str:
     """Return how a sentence names hosts, however many they are."""
     if len(hosts) > 2:
         return "%s and %d other hosts" % (hosts[0], len(hosts) - 1)
     return " and ".join(hosts)
 
 
-def shown(name, value, instead="of another type"):
+def shown(name: str, value: object, instead: str = "of another type") -> str:
     """Return a value as a sentence may show it: what is or may be a secret is not shown."""
     if _SECRET.search(name) or is_vaulted(value):
         return instead
@@ -129,7 +142,7 @@ def shown(name, value, instead="of another type"):
     return instead if _SECRET.search(text) else text
 
 
-def is_vaulted(value):
+def is_vaulted(value: object) -> bool:
     """Return whether a value is encrypted by ansible-vault, or comes from what is."""
     if isinstance(value, dict):
         return any(map(is_vaulted, value.values()))
@@ -137,7 +150,7 @@ def is_vaulted(value):
         return any(map(is_vaulted, value))
     if VaultHelper.get_ciphertext(value, with_tags=False) is not None:
         return True
-    path = getattr(Origin.get_tag(value), "path", None) if Origin else None
+    path = getattr(origin_of(value), "path", None)
     if not path:
         return False
     try:
@@ -147,11 +160,11 @@ def is_vaulted(value):
         return False
 
 
-def _given_for(name, hosts, extra):
+def _given_for(name: str, hosts: Sequence[str], extra: Container[str]) -> str:
     return "given with -e" if name in extra else "of " + hosts_text(hosts)
 
 
-def _near(name, known):
+def _near(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is most like a name, or None."""
     for other in difflib.get_close_matches(name, known, n=3, cutoff=_ALIKE):
         # Whole words that both begin with say nothing.
@@ -164,7 +177,7 @@ def _near(name, known):
     return None
 
 
-def _same(one, other):
+def _same(one: object, other: object) -> bool:
     try:
         return one is other or one == other
     except AnsibleError:
@@ -172,11 +185,11 @@ def _same(one, other):
         return False
 
 
-def _is_template(value):
+def _is_template(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and ("{{" in value or "{%" in value)
 
 
-def _words_of_templates(raw):
+def _words_of_templates(raw: Variables) -> set[str]:
     """Return all words of all templates of an inventory."""
     words = set()
     seen = set()
@@ -195,14 +208,14 @@ def _words_of_templates(raw):
     return words
 
 
-def _misfit(name, value, spec, extra):
+def _misfit(name: str, value: Any, spec: Mapping[str, Any], extra: bool) -> str:
     """Return what is wrong with a value, as the end of a sentence, or ''."""
     kind = spec.get("type", "str")
     # What is encrypted stays so.
     if value is None or kind not in _TAKES or _is_template(value) or isinstance(value, EncryptedString):
         return ""
     fits = _fits(kind, value)
-    choices = spec.get("choices")
+    choices = spec.get("choices") or ()
     if fits and (not choices or kind in ("bool", "list") or str(value) in map(str, choices)):
         return ""
     if is_vaulted(value):
@@ -221,7 +234,7 @@ def _misfit(name, value, spec, extra):
     return "is %s, it takes %s%s" % (shown(name, value), _TAKES[kind], hint)
 
 
-def _fits(kind, value):
+def _fits(kind: str, value: object) -> bool:
     """Return whether a value is of a type of argument specs; -e KEY=VALUE gives everything as text."""
     if kind == "list":
         return isinstance(value, (list, tuple))

@@ -15,11 +15,15 @@ import contextlib
 import os
 import re
 import tempfile
+from collections.abc import Iterable, Mapping
 
 import yaml
 
 from ansible_collections.llmops.vllm.plugins.module_utils._snapshot import COMMIT
 from ansible_collections.llmops.vllm.plugins.plugin_utils.variables import LOCK_VARIABLE
+
+# {part: {what: {branch or tag: pin}}}
+Lock = dict[str, dict[str, dict[str, str]]]
 
 HEADER = """\
 ---
@@ -39,7 +43,7 @@ class LockError(Exception):
     """One sentence that says what is wrong and what to do."""
 
 
-def read_lock(path):
+def read_lock(path: str) -> Lock:
     """Return the lock of a file, with all of its parts. A missing file locks nothing."""
     try:
         with open(path, encoding="utf-8") as stream:
@@ -58,7 +62,7 @@ def read_lock(path):
     return {part: lock.get(part, {}) for part in PINS}
 
 
-def merge(lock, resolved):
+def merge(lock: Lock, resolved: Iterable[Mapping[str, str]]) -> Lock:
     """Return a lock with what was newly resolved (dictionaries that have the KEYS of a part) in it."""
     merged = {part: {what: dict(meanings) for what, meanings in lock[part].items()} for part in PINS}
     for entry in resolved:
@@ -70,13 +74,13 @@ def merge(lock, resolved):
     return merged
 
 
-def render(lock):
+def render(lock: Lock) -> str:
     """Return the text of a lock file."""
     parts = {part: pins for part, pins in lock.items() if pins or part == "snapshots"}
     return HEADER + yaml.safe_dump({"all": {"vars": {LOCK_VARIABLE: parts}}}, sort_keys=True)
 
 
-def write_lock(path, lock):
+def write_lock(path: str, lock: Lock) -> None:
     """Replace the lock file as a whole."""
     fd, beside = tempfile.mkstemp(prefix=".vllm.lock.", dir=os.path.dirname(path))
     try:

@@ -9,6 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+# A deployment of the catalogue, completed: see catalogue.read_catalogue().
+Deployment = dict[str, Any]
 
 # Groups of the inventory with a meaning.
 LOAD_BALANCERS = "load_balancers"
@@ -26,13 +31,18 @@ class Network:
     hosts_of: function from an inventory pattern to a list of hosts. groups: {group: [hosts]}.
     """
 
-    def __init__(self, address_of, hosts_of, groups):
+    def __init__(
+        self,
+        address_of: Callable[[str], str | None],
+        hosts_of: Callable[[str], list[str]],
+        groups: Mapping[str, Iterable[str]],
+    ) -> None:
         self.address_of, self.hosts_of = address_of, hosts_of
         self.load_balancers = list(groups.get(LOAD_BALANCERS, ()))
         self.monitors = list(groups.get(MONITORING, ()))
 
 
-def ipv4(text):
+def ipv4(text: str) -> ipaddress.IPv4Address | None:
     """Return an IPv4Address, or None."""
     try:
         return ipaddress.IPv4Address(text)
@@ -40,29 +50,30 @@ def ipv4(text):
         return None
 
 
-def _network(text):
+def _network(text: str) -> str:
     try:
         return str(ipaddress.IPv4Network(text, strict=False))
     except ValueError:
         return ""
 
 
-def addresses(entry, network):
+def addresses(entry: Deployment, network: Network) -> tuple[dict[str, str], list[str]]:
     """Return ({host: address that the deployment listens on}, problems)."""
     if entry["listen"] != INTERNAL:
-        return dict.fromkeys(entry["hosts"], entry["listen"]), []
+        return dict.fromkeys(entry["hosts"], str(entry["listen"])), []
     return _internal(entry["hosts"], network, "listens on the internal address")
 
 
-def reached_at(entry, network):
+def reached_at(entry: Deployment, network: Network) -> tuple[dict[str, str], list[str]]:
     """Return ({host: address at which others reach the deployment}, problems)."""
     if entry["listen"] != "0.0.0.0":
         return dict(entry["addresses"]), []
     return _internal(entry["hosts"], network, "is behind the load balancers and listens on all addresses")
 
 
-def _internal(hosts, network, why):
-    found, problems = {}, []
+def _internal(hosts: Iterable[str], network: Network, why: str) -> tuple[dict[str, str], list[str]]:
+    found: dict[str, str] = {}
+    problems: list[str] = []
     for host in hosts:
         given = str(network.address_of(host) or "")
         if ipv4(given):
@@ -74,7 +85,7 @@ def _internal(hosts, network, why):
     return found, problems
 
 
-def allowed(entry, network):
+def allowed(entry: Deployment, network: Network) -> tuple[list[str] | None, list[str]]:
     """Return (the IPv4 networks that may reach the deployment's port, or None for all, and problems)."""
     given = entry["allow_from"]
     if given is None:
@@ -86,7 +97,8 @@ def allowed(entry, network):
         return sorted(_network(address) for address in found.values()), problems
     if any(_is_loopback(address) for address in entry["addresses"].values()):
         return None, ["allow_from has no meaning for a loopback address: remove it, or listen on another one"]
-    networks, problems = [], []
+    networks: list[str] = []
+    problems = []
     for item in given:
         if _network(item):
             networks.append(_network(item))
@@ -101,12 +113,12 @@ def allowed(entry, network):
     return sorted(set(networks)), problems
 
 
-def _is_loopback(address):
+def _is_loopback(address: str) -> bool:
     found = ipv4(address)
-    return bool(found) and found.is_loopback
+    return found is not None and found.is_loopback
 
 
-def is_balanced(entry, network):
+def is_balanced(entry: Deployment, network: Network) -> bool:
     """Return whether the load balancers send requests to a deployment: those that can reach it do."""
     balancers = network.load_balancers
     if not balancers:
@@ -115,27 +127,28 @@ def is_balanced(entry, network):
     return not loopback or balancers == entry["hosts"]
 
 
-def server_name(host, deployment):
+def server_name(host: str, deployment: str) -> str:
     """Return the name of a deployment on a host, as the load balancers know it."""
     return "%s:%s" % (host, deployment)
 
 
-def backends(deployments, keys):
+def backends(deployments: Iterable[Deployment], keys: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[str]]:
     """Return (what the load balancers spread requests over, problems). keys: {deployment: its API key, or ''}.
 
     A backend is a list of served names with all servers that serve every one of them: {name, models, servers, tls,
     deployment: the first one, whose key opens all}; a server is {name, host, deployment, address, port, max_requests}.
     """
     balanced = [entry for entry in deployments if entry["balanced"]]
-    served = {}
+    served: dict[str, list[str]] = {}
     for entry in balanced:
         for name in entry["served_model_names"]:
             served.setdefault(name, []).append(entry["name"])
-    together = {}
+    together: dict[tuple[str, ...], list[str]] = {}
     for name, by in served.items():
         together.setdefault(tuple(dict.fromkeys(by)), []).append(name)
     entries = {entry["name"]: entry for entry in balanced}
-    found, problems = [], []
+    found: list[dict[str, Any]] = []
+    problems: list[str] = []
     for names, models in together.items():
         members = [entries[name] for name in names]
         differ = {
@@ -179,7 +192,7 @@ def backends(deployments, keys):
     return found, list(dict.fromkeys(problems))
 
 
-def max_requests(entry):
+def max_requests(entry: Deployment) -> int:
     """Return how many requests the engine runs at once; more wait in the load balancer, for whoever is free first."""
     given = entry["engine_args"].get("max_num_seqs")
     return given if isinstance(given, int) and not isinstance(given, bool) and given > 0 else 256

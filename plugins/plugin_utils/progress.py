@@ -13,6 +13,8 @@ import re
 import secrets
 import shlex
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -40,20 +42,20 @@ class ProgressActionBase(ActionBase):
     _supports_check_mode = True
     _supports_async = True
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         if self._task.check_mode or self._task.async_val:
             result.update(self._execute_module(task_vars=task_vars, wrap_async=bool(self._task.async_val)))
             return result
-        result.update(self._run_with_progress(task_vars))
+        result.update(self._run_with_progress(task_vars or {}))
         return result
 
-    def _run_with_progress(self, task_vars):
+    def _run_with_progress(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         async_dir = self.get_shell_option("async_dir", default="~/.ansible_async")
         progress_file = f"{async_dir}/progress-{secrets.token_hex(8)}"
         self._task.async_val = JOB_LIMIT
         try:
-            job = self._execute_module(
+            job: dict[str, Any] = self._execute_module(
                 module_args={**self._task.args, "progress_file": progress_file}, task_vars=task_vars, wrap_async=True
             )
         finally:
@@ -66,7 +68,7 @@ class ProgressActionBase(ActionBase):
             status.pop(internal, None)
         return status
 
-    def _watch(self, job, progress_file, task_vars):
+    def _watch(self, job: dict[str, Any], progress_file: str, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Print lines until the module has ended, and return its result."""
         host = task_vars["inventory_hostname"]
         process, seen_file, shown, shown_at, gone_at = None, False, "", 0.0, None
@@ -96,15 +98,16 @@ class ProgressActionBase(ActionBase):
                 return {"failed": True, "msg": f"{message}: run again"}
             time.sleep(LOOK_INTERVAL if seen_file else 0.2)
 
-    def _status(self, job, task_vars):
-        return self._execute_module(
+    def _status(self, job: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        status: dict[str, Any] = self._execute_module(
             module_name="ansible.builtin.async_status",
             module_args={"jid": job["ansible_job_id"], "_async_dir": job["results_file"].rpartition("/")[0]},
             task_vars=task_vars,
         )
+        return status
 
 
-def _and_is_there(process):
+def _and_is_there(process: re.Match[str] | None) -> str:
     """Return a shell command that ends with one of GONE unless a process is there and alive.
 
     Not kill -0: it succeeds for a dead one too, for another one with its number, and fails for another user's.
@@ -115,6 +118,6 @@ def _and_is_there(process):
     return f"; grep -q ') [^ZX] .* {start} ' /proc/{number}/stat"
 
 
-def _has_ended(status):
+def _has_ended(status: Mapping[str, Any]) -> bool:
     """Return whether the job has ended, or async_status itself has failed and will not know better next time."""
     return bool(status.get("finished") or status.get("failed"))

@@ -9,8 +9,16 @@ wait for a later batch.
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
 
 from ansible_collections.llmops.vllm.plugins.plugin_utils.inventory_check import hosts_text
+from ansible_collections.llmops.vllm.plugins.plugin_utils.network import Deployment
+
+# {host: {deployment: what there is to do}}; (host, deployment); {load balancer: servers, as haproxy_servers has them}.
+Work = Mapping[str, Mapping[str, str]]
+Member = tuple[str, str]
+Seen = Mapping[str, Iterable[Mapping[str, Any]]]
 
 # What a deployment of a host may have to do, as the role vllm_server tells it, and for people.
 WORDS = {
@@ -37,10 +45,12 @@ class Plan:
     group of servers its name, total, serving and floor.
     """
 
-    def __init__(self, batches, work, skipped, held, models):
+    def __init__(
+        self, batches: list[list[str]], work: Work, skipped: list[str], held: list[str], models: list[Group]
+    ) -> None:
         self.batches, self.work, self.skipped, self.held, self.models = batches, work, skipped, held, models
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         return {
             "batches": self.batches,
             "order": [host for batch in self.batches for host in batch],
@@ -50,13 +60,13 @@ class Plan:
             "models": [group.as_dict() for group in self.models],
         }
 
-    def text(self):
+    def text(self) -> str:
         """Return the plan for people."""
         if not self.batches:
             return "Nothing to roll out: what runs on %s is what it is to be." % _hosts(self.skipped)
         lines = []
         for number, batch in enumerate(self.batches, 1):
-            what = {}
+            what: dict[tuple[str, str], list[str]] = {}
             for host in batch:
                 for deployment, do in self.work[host].items():
                     what.setdefault((deployment, do), []).append(host)
@@ -79,24 +89,24 @@ class Plan:
         return "\n".join(lines)
 
 
-def _hosts(hosts):
+def _hosts(hosts: Sequence[str]) -> str:
     return hosts_text(hosts) if len(hosts) < 4 else "%d hosts" % len(hosts)
 
 
 class Group:
     """Servers that can stand in for each other: all of a backend, or of a deployment without load balancers."""
 
-    def __init__(self, name, members, floor):
+    def __init__(self, name: str, members: list[Member], floor: int) -> None:
         # (host, deployment) of each.
         self.name, self.members, self.floor = name, members, floor
         self.total = len(members)
         self.serving = 0
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         return {"name": self.name, "total": self.total, "serving": self.serving, "floor": self.floor}
 
 
-def amount(given, total, at_least=0):
+def amount(given: object, total: int, at_least: int = 0) -> int:
     """Return how many of total a number or a part such as '25%' means, rounded down."""
     text = str(given).strip()
     if re.match(r"\d+\Z", text):
@@ -106,7 +116,15 @@ def amount(given, total, at_least=0):
     raise PlanError("'%s' is neither a number of hosts nor a part of them such as '25%%': correct it" % given)
 
 
-def make_plan(deployments, backends, pending, seen, batches, lost=(), max_lost=0):
+def make_plan(
+    deployments: Sequence[Deployment],
+    backends: Iterable[Mapping[str, Any]],
+    pending: Work,
+    seen: Seen,
+    batches: object,
+    lost: Sequence[str] = (),
+    max_lost: int = 0,
+) -> Plan:
     """Return the Plan, or raise PlanError.
 
     deployments, backends: of the catalogue. pending: {host: {deployment: what the role vllm_server found}}, for all
@@ -141,7 +159,15 @@ def make_plan(deployments, backends, pending, seen, batches, lost=(), max_lost=0
     return Plan(planned, work, skipped, held, groups)
 
 
-def stop_reasons(deployments, backends, work, batch, seen, lost=(), max_lost=0):
+def stop_reasons(
+    deployments: Sequence[Deployment],
+    backends: Iterable[Mapping[str, Any]],
+    work: Work,
+    batch: Iterable[str],
+    seen: Seen,
+    lost: Sequence[str] = (),
+    max_lost: int = 0,
+) -> list[str]:
     """Return why a batch must not begin, as sentences; what has happened since the plan counts.
 
     work: of the plan. batch: its hosts. seen and lost: as make_plan takes them, of now.
@@ -179,22 +205,22 @@ def stop_reasons(deployments, backends, work, batch, seen, lost=(), max_lost=0):
 class _Balancers:
     """What the load balancers say of a server."""
 
-    def __init__(self, seen):
-        self.servers = {}
+    def __init__(self, seen: Seen) -> None:
+        self.servers: dict[str, list[Mapping[str, Any]]] = {}
         for servers in seen.values():
             for server in servers:
                 self.servers.setdefault(server["name"], []).append(server)
 
-    def _admin(self, name, state):
+    def _admin(self, name: str, state: str) -> bool:
         return any(server["admin"] == state for server in self.servers.get(name, ()))
 
-    def drained(self, name):
+    def drained(self, name: str) -> bool:
         return self._admin(name, "drain")
 
-    def held(self, name):
+    def held(self, name: str) -> bool:
         return self._admin(name, "maint")
 
-    def serves(self, name):
+    def serves(self, name: str) -> bool | None:
         """Return whether all send requests to it; None where none knows it."""
         servers = self.servers.get(name)
         if not servers:
@@ -202,12 +228,16 @@ class _Balancers:
         return all(server["admin"] == "ready" and not server["status"].startswith("DOWN") for server in servers)
 
 
-def _name(host, deployment):
+def _name(host: str, deployment: str) -> str:
     return "%s:%s" % (host, deployment)
 
 
-def _work(deployments, pending, balancer):
-    work, skipped, held = {}, [], []
+def _work(
+    deployments: Iterable[Deployment], pending: Work, balancer: _Balancers
+) -> tuple[dict[str, dict[str, str]], list[str], list[str]]:
+    work: dict[str, dict[str, str]] = {}
+    skipped: list[str] = []
+    held: list[str] = []
     for host, found in pending.items():
         mine = {}
         for deployment in deployments:
@@ -233,7 +263,7 @@ def _work(deployments, pending, balancer):
     return work, skipped, held
 
 
-def _groups(deployments, backends):
+def _groups(deployments: Sequence[Deployment], backends: Iterable[Mapping[str, Any]]) -> list[Group]:
     floors = {deployment["name"]: deployment["min_available"] for deployment in deployments}
     groups = []
     for backend in backends:
@@ -247,7 +277,7 @@ def _groups(deployments, backends):
     return groups
 
 
-def _serves(member, pending, lost, balancer):
+def _serves(member: Member, pending: Work, lost: Container[str], balancer: _Balancers) -> bool:
     host, name = member
     found = pending.get(host, {}).get(name)
     told = balancer.serves(_name(host, name))
@@ -258,21 +288,29 @@ def _serves(member, pending, lost, balancer):
     return host not in lost and found != "gate"
 
 
-def _batches(order, work, groups, serving, sizes, lost):
-    batches = []
+def _batches(
+    order: Iterable[str],
+    work: Work,
+    groups: Sequence[Group],
+    serving: dict[Member, bool],
+    sizes: Sequence[int],
+    lost: Iterable[str],
+) -> list[list[str]]:
+    batches: list[list[str]] = []
     waiting = list(order)
-    groups_of = {}
+    groups_of: dict[Member, list[Group]] = {}
     for group in groups:
         for member in group.members:
             groups_of.setdefault(member, []).append(group)
     while waiting:
         size = sizes[min(len(batches), len(sizes) - 1)]
         left = {id(group): sum(serving[member] for member in group.members) for group in groups}
-        batch, blocked = [], None
+        batch: list[str] = []
+        blocked: tuple[str, Group, int] | None = None
         for host in waiting:
             if len(batch) == size:
                 break
-            costs = {}
+            costs: dict[int, tuple[Group, int]] = {}
             for name, what in work[host].items():
                 if what in _STOPPING and serving.get((host, name)):
                     for group in groups_of[host, name]:
@@ -284,7 +322,7 @@ def _batches(order, work, groups, serving, sizes, lost):
             for group, cost in costs.values():
                 left[id(group)] -= cost
             batch.append(host)
-        if not batch:
+        if blocked and not batch:
             raise PlanError(_why_blocked(*blocked, serving, lost))
         batches.append(batch)
         waiting = [host for host in waiting if host not in set(batch)]
@@ -295,7 +333,7 @@ def _batches(order, work, groups, serving, sizes, lost):
     return batches
 
 
-def _why_blocked(host, group, cost, serving, lost):
+def _why_blocked(host: str, group: Group, cost: int, serving: Mapping[Member, bool], lost: Iterable[str]) -> str:
     serves = sum(serving[member] for member in group.members)
     if serves == group.total:
         return (

@@ -8,6 +8,8 @@ A role says so in its vars/main.yml, in __<role>_seal: {inputs, observe}.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
@@ -27,7 +29,7 @@ class SealActionBase(ActionBase):
 
     _supports_check_mode = True
 
-    def sealed_of(self, entry, task_vars):
+    def sealed_of(self, entry: Mapping[str, Any], task_vars: dict[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
         """Return (fingerprints of the inputs, what to observe) of one of the seals that a task names."""
         role, inputs, observe = entry.get("role"), dict(entry.get("inputs") or {}), dict(entry.get("observe") or {})
         if role:
@@ -44,7 +46,7 @@ class SealActionBase(ActionBase):
         observe = seals.plain(observe)
         return seals.fingerprints({**inputs, "what is looked at": observe}), observe
 
-    def _variables_of(self, role, task_vars):
+    def _variables_of(self, role: str, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Return {name: value} of all variables of a role, and what it says of its seal."""
         path = os.path.realpath(os.path.join(variables.ROLES, role))
         known = {"role_path": path}
@@ -67,7 +69,7 @@ class SealActionBase(ActionBase):
             raise AnsibleActionFail("the role '%s' does not say what it looks at: add %s to its vars" % (role, seal))
         return resolved
 
-    def _read(self, path):
+    def _read(self, path: str) -> dict[str, Any]:
         if not os.path.exists(path):
             return {}
         return self._loader.load_from_file(os.path.realpath(path), trusted_as_template=True) or {}

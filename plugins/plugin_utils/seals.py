@@ -12,6 +12,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from ansible_collections.llmops.vllm.plugins.module_utils._observed import digest
 
@@ -26,17 +27,17 @@ NOT_SEALED = "it has yet to end well here"
 FULL = "all is asked for"
 
 
-def counts(name):
+def counts(name: str) -> bool:
     """Return whether a variable of a role is part of its seal."""
     return not name.endswith(_NO_PART)
 
 
-def fingerprints(inputs):
+def fingerprints(inputs: Mapping[str, Any]) -> dict[str, str]:
     """Return {name: hash} of the inputs of a seal."""
     return {str(name): digest(plain(value)) for name, value in inputs.items()}
 
 
-def plain(value):
+def plain(value: object) -> Any:
     """Return a value without what Ansible knows of it beside, as JSON can say it."""
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
@@ -46,7 +47,7 @@ def plain(value):
 
 
 @functools.cache
-def collection_fingerprint(top=COLLECTION):
+def collection_fingerprint(top: str = COLLECTION) -> str:
     """Return a hash of all files of the collection that decide what a run does."""
     hashed = hashlib.sha256()
     for part in _PARTS:
@@ -60,7 +61,13 @@ def collection_fingerprint(top=COLLECTION):
     return hashed.hexdigest()
 
 
-def judge(wanted, seals, after=None, in_order=False, full=False):
+def judge(
+    wanted: Mapping[str, Mapping[str, str] | str],
+    seals: Mapping[str, Mapping[str, Any]] | None,
+    after: Mapping[str, str] | None = None,
+    in_order: bool = False,
+    full: bool = False,
+) -> dict[str, str]:
     """Return {name: why it has something to do, '' where it has nothing to do}.
 
     wanted: {name: fingerprints of today, or a text: why they are not known}. seals: as vllm_host_info returns them;
@@ -83,7 +90,7 @@ def judge(wanted, seals, after=None, in_order=False, full=False):
     return due
 
 
-def _why(inputs, seal):
+def _why(inputs: Mapping[str, str] | str, seal: Mapping[str, Any] | None) -> str:
     if isinstance(inputs, str):
         return inputs
     if seal is None:
@@ -101,7 +108,7 @@ def _why(inputs, seal):
     )
 
 
-def line(due):
+def line(due: Mapping[str, str]) -> str:
     """Return what is said of a host."""
     parts = []
     for why in dict.fromkeys(due.values()):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import glob
 import os
+from typing import Any
 
 import yaml
 
@@ -69,37 +70,40 @@ PUBLISHED = frozenset(
 LOCK_VARIABLE = "vllm_lock"
 
 
-def role_names(roles=ROLES):
+def role_names(roles: str = ROLES) -> list[str]:
     """Return the names of the roles of the collection."""
     return sorted(name for name in os.listdir(roles) if os.path.isdir(os.path.join(roles, name)))
 
 
-def options_of_roles(roles=ROLES):
+def options_of_roles(roles: str = ROLES) -> dict[str, dict[str, Any]]:
     """Return the options of all entry points of all roles, as their argument specs have them."""
-    options = {}
+    options: dict[str, dict[str, Any]] = {}
     for path in sorted(glob.glob(os.path.join(glob.escape(roles), "*", "meta", "argument_specs.y*ml"))):
-        with open(path, "rb") as stream:
-            # The one in C, where there is one: it reads the specs in a tenth of the time.
-            document = yaml.load(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+        document = _specs(path) or {}
         for entry_point in (document.get("argument_specs") or {}).values():
             options.update((entry_point or {}).get("options") or {})
     return options
 
 
-def options_of_role(role, roles=ROLES):
+def options_of_role(role: str, roles: str = ROLES) -> dict[str, dict[str, Any]]:
     """Return the options of the main entry point of a role."""
-    with open(os.path.join(roles, role, "meta", "argument_specs.yml"), "rb") as stream:
-        document = yaml.load(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    document = _specs(os.path.join(roles, role, "meta", "argument_specs.yml"))
     return document["argument_specs"]["main"].get("options") or {}
 
 
-def known_variables(roles=ROLES):
+def _specs(path: str) -> Any:
+    with open(path, "rb") as stream:
+        # The one in C, where there is one: it reads the specs in a tenth of the time.
+        return yaml.load(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+
+
+def known_variables(roles: str = ROLES) -> dict[str, dict[str, Any]]:
     """Return {name: spec} of all variables that an inventory may set; a spec has at least its type."""
     known = {name: {"type": kind} for name, (kind, dummy) in VARIABLES.items()}
     known.update(options_of_roles(roles))
     return known
 
 
-def prefixes(roles=ROLES):
+def prefixes(roles: str = ROLES) -> tuple[str, ...]:
     """Return what the names of our variables begin with."""
     return (PREFIX,) + tuple(name + "_" for name in role_names(roles) if not name.startswith(PREFIX))

@@ -166,7 +166,8 @@ def unpack_gptq(packed: np.ndarray) -> np.ndarray:
 def dequantise_gptq(qweight: np.ndarray, qzeros: np.ndarray, scales: np.ndarray, g_idx: np.ndarray) -> np.ndarray:
     """The weight [out, in] in float32 that the four GPTQ tensors stand for; for checks."""
     zeros = unpack_gptq(qzeros.T).T.astype(np.float32) + 1  # packed along the columns
-    return ((unpack_gptq(qweight) - zeros[g_idx]) * scales.astype(np.float32)[g_idx]).T
+    weight: np.ndarray = (unpack_gptq(qweight) - zeros[g_idx]) * scales.astype(np.float32)[g_idx]
+    return weight.T
 
 
 def gptq_tensors(name: str, weight: np.ndarray) -> Tensors:

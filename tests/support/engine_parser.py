@@ -78,7 +78,8 @@ TYPES: dict[str, Callable[[str], Any]] = {
 @functools.cache
 def recorded() -> dict[str, list[dict[str, Any]]]:
     """The actions of each release."""
-    return json.loads(lzma.open(RECORDED).read())
+    actions: dict[str, list[dict[str, Any]]] = json.loads(lzma.decompress(RECORDED.read_bytes()))
+    return actions
 
 
 @functools.cache

@@ -170,7 +170,8 @@ class Wish:
         match document.get("choices"):
             case []:
                 return None
-            case [{"index": 0} as choice]:
+            case [{"index": 0} as only]:
+                choice: dict[str, Any] = only
                 return choice
         raise Failed(f"choices are not one of index 0: {quoted(json.dumps(document))}")
 
@@ -538,7 +539,7 @@ class Client:
             address = self.load.address
             try:
                 _transport, self.connection = await asyncio.get_running_loop().create_connection(
-                    Connection, address.hostname, address.port or 80
+                    Connection, str(address.hostname), address.port or 80
                 )
             except OSError as error:
                 raise Failed(f"no connection: {error}") from None

@@ -65,7 +65,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -156,7 +156,8 @@ class Faults:
             setattr(self, name, value)
 
 
-FAULT_TYPES = {item.name: {"bool": bool, "float": float}.get(item.type, int) for item in fields(Faults)}
+_TYPES: dict[object, type[float]] = {"bool": bool, "float": float}
+FAULT_TYPES = {item.name: _TYPES.get(item.type, int) for item in fields(Faults)}
 
 
 def release_of(version: str) -> tuple[int, ...]:
@@ -200,7 +201,7 @@ class Engine:
 
     def generate(
         self, is_gone: Callable[[], bool], prompt: int, tokens: Sequence[str | None], reason: str
-    ) -> Iterator[str | None]:
+    ) -> Generator[str | None]:
         """Yields the tokens as they are made; a None is work without a token. Close it, else its place stays taken.
 
         Raises EngineDead, or ConnectionAbortedError if nobody is there any more to whom to answer.
@@ -418,7 +419,7 @@ class Handler(BaseHTTPRequestHandler):
             return ""
         if choice == "auto" and not self.double.tools:
             raise Refusal(NO_TOOLS)
-        return request["tools"][0]["function"]["name"]
+        return str(request["tools"][0]["function"]["name"])
 
     def tokens_of(self, request: dict[str, Any]) -> tuple[list[str], str]:
         """The tokens of the answer, and why it ends."""
@@ -436,7 +437,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def is_gone(self) -> bool:
         try:
-            return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+            return len(self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)) == 0
         except BlockingIOError:
             return False
         except OSError:
@@ -806,7 +807,7 @@ def main(argv: list[str] | None = None) -> int:
         load(double, args)
     except StartError as error:
         double.say(str(error))
-        return args.exit_code
+        return int(args.exit_code)
     while not asked.wait(0.1):
         died_at = double.engine.died_at
         if died_at is not None and time.monotonic() - died_at >= args.dead_for:

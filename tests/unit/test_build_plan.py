@@ -437,7 +437,7 @@ COMMIT, SHA = "0123456789abcdef" * 2 + "01234567", "0123456789abcdef" * 4
 
 def inputs(**options) -> dict:
     plan = plan_of(cuda_archs=["8.9"], **options)
-    return inputs_of(plan, COMMIT, SHA, {base: "sha256:" + SHA for base in plan.bases})
+    return inputs_of(plan, COMMIT, SHA, dict.fromkeys(plan.bases, "sha256:" + SHA))
 
 
 def test_inputs() -> None:
@@ -448,7 +448,7 @@ def test_inputs() -> None:
         "dockerfile_sha256": SHA,
         "target": "vllm-openai",
         "args": {"USE_SCCACHE": "0", "torch_cuda_arch_list": "8.9", "RUN_WHEEL_CHECK": "false"},
-        "bases": {base: "sha256:" + SHA for base in cuda("13.0.3-devel-ubuntu24.04", "13.0.3-base-ubuntu24.04")},
+        "bases": dict.fromkeys(cuda("13.0.3-devel-ubuntu24.04", "13.0.3-base-ubuntu24.04"), "sha256:" + SHA),
     }
     assert json.loads(json.dumps(found)) == found
 

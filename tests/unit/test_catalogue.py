@@ -275,7 +275,7 @@ def test_all_problems_are_found_at_once() -> None:
 
 
 def test_one_problem_is_not_counted_as_many() -> None:
-    with pytest.raises(CatalogueError, match="^1 problem in the inventory:\n- deployment 1 is no dictionary"):
+    with pytest.raises(CatalogueError, match=r"^1 problem in the inventory:\n- deployment 1 is no dictionary"):
         read([1])
 
 

@@ -460,7 +460,7 @@ def test_settings_inside_a_value_are_not_translated() -> None:
 def test_methods_of_quantization_that_the_image_tells() -> None:
     told = schemas.from_actions(NEWEST, recorded()[NEWEST], ["awq", "gptq"])
     assert render({"quantization": "awq"}, told).argv == ["--quantization", "awq"]
-    with pytest.raises(EngineArgsError, match="^quantization is 'bogus', it takes one of awq, gptq$"):
+    with pytest.raises(EngineArgsError, match=r"^quantization is 'bogus', it takes one of awq, gptq$"):
         render({"quantization": "bogus"}, told)
 
 

@@ -123,7 +123,8 @@ def test_the_version_of_a_tag(image: str, version: str) -> None:
 
 def test_versions_are_compared_as_numbers() -> None:
     versions = ["0.4.2", "0.6.3", "0.6.3.post1", "0.10.0", "0.10.1.1", "0.10.2", "0.32.0", "1.0.0"]
-    assert sorted(reversed(versions), key=schemas.version_key) == versions
+    backwards = versions[::-1]
+    assert sorted(backwards, key=schemas.version_key) == versions
     assert schemas.version_key("v0.32.0") == schemas.version_key("0.32.0+cpu")
     assert schemas.version_key("main") == ()
 

@@ -54,7 +54,7 @@ def test_the_documented_example_holds(name: str) -> None:
 
 
 def test_an_error_is_one_of_ansible() -> None:
-    with pytest.raises(AnsibleFilterError, match="^gpus is 0: it takes all, none, a count, or a list"):
+    with pytest.raises(AnsibleFilterError, match=r"^gpus is 0: it takes all, none, a count, or a list"):
         device_requests.device_requests(0)
 
 

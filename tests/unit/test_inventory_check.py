@@ -362,7 +362,7 @@ GOOD = [
         vllm_hub_token=None,
         vllm_server_gpus=[0],
         vllm_server_cpus=2,
-    ),  # fmt: skip
+    ),
     # templates are not judged, and what they use is read
     with_variables(
         vllm_become="{{ is_root }}",

@@ -104,7 +104,7 @@ def test_one_token_has_no_speed() -> None:
     ],
 )
 def test_no_token_is_an_error(lines: list[str]) -> None:
-    with pytest.raises(RequestFailed, match="^/v1/chat/completions: an answer without a single token$") as caught:
+    with pytest.raises(RequestFailed, match=r"^/v1/chat/completions: an answer without a single token$") as caught:
         answered(lines).measured(101.0)
     assert caught.value.kind == "empty"
 
@@ -297,7 +297,7 @@ def test_generations_that_fail(faults: dict, kind: str, tokens: int) -> None:
 
 def test_a_generation_past_its_time() -> None:
     """Each token comes in time, the answer as a whole does not."""
-    with VllmDouble(token_delay=0.15) as double, pytest.raises(RequestFailed, match="no end after 0.4 s") as caught:
+    with VllmDouble(token_delay=0.15) as double, pytest.raises(RequestFailed, match=r"no end after 0\.4 s") as caught:
         Server(double.url).generate(CHAT, {"messages": [{"role": "user", "content": "Hi"}]}, 0.4)
     assert caught.value.kind == "timeout"
     assert 1 <= caught.value.tokens <= 3
@@ -395,7 +395,7 @@ def test_tls_that_nobody_trusts(https: str, pki: Path) -> None:
 
 @pytest.mark.parametrize("verify, cert", [("/none.pem", None), (True, "/none.pem")])
 def test_certificates_that_are_not_there(https: str, verify: Any, cert: Any) -> None:
-    with pytest.raises(BadAddress, match="/none.pem.*: correct validate_certs, ca_path or client_cert$"):
+    with pytest.raises(BadAddress, match=r"/none\.pem.*: correct validate_certs, ca_path or client_cert$"):
         Server(https, verify=verify, cert=cert).get("/health")
 
 

@@ -110,7 +110,7 @@ def test_device_requests(gpus: Any, requests: list) -> None:
 @pytest.mark.parametrize("gpus", ["", "ALL", "2", "0,1", 0, -1, True, False, None, 1.5, [], (), {}, {"count": 1}])
 def test_bad_gpus(gpus: Any) -> None:
     with pytest.raises(
-        ValueError, match="^gpus is .*: it takes all, none, a count, or a list of indices or UUIDs$"
+        ValueError, match=r"^gpus is .*: it takes all, none, a count, or a list of indices or UUIDs$"
     ) as error:
         device_requests(gpus)
     assert f"gpus is {gpus!r}:" in str(error.value)

@@ -221,7 +221,7 @@ def test_require_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What can be given up counts as free, and is given up when it has to be.
     assert not require_space(str(dest), 5_000_000_000, 0, 7_000_000_000)
     assert require_space(str(dest), 11_000_000_000, 1_000_000_000, 7_000_000_000)
-    with pytest.raises(SnapshotError, match="needs 13000 MB, and .* has 12000 MB free: free 1000 MB there"):
+    with pytest.raises(SnapshotError, match=r"needs 13000 MB, and .* has 12000 MB free: free 1000 MB there"):
         require_space(str(dest), 13_000_000_000, 0, 7_000_000_000)
     # Who needs nothing is not refused for what was so before.
     require_space(str(dest), 0, 6_000_000_000)

@@ -65,7 +65,7 @@ def test_a_pattern_is_one_of_the_inventory(run: Any, pattern: str, hosts: list[s
 @pytest.mark.parametrize("pattern", ["gpu9", "vllm:&lb", "!all", "localhost", "127.0.0.1"])
 def test_a_pattern_without_a_host(run: Any, pattern: str) -> None:
     """Ansible knows a localhost of its own, on which nothing of ours would run."""
-    with pytest.raises(AnsibleActionFail, match="matches no host of the inventory: name a group or a host of it$"):
+    with pytest.raises(AnsibleActionFail, match=r"matches no host of the inventory: name a group or a host of it$"):
         run(one(hosts=pattern))
 
 
@@ -97,7 +97,7 @@ def test_the_lock_file(run: Any, tmp_path: Path) -> None:
 
 
 def test_a_broken_catalogue_locks_nothing(run: Any, tmp_path: Path) -> None:
-    with pytest.raises(AnsibleActionFail, match="^1 problem in the inventory:\n- deployment 'chat': port 0 is not"):
+    with pytest.raises(AnsibleActionFail, match=r"^1 problem in the inventory:\n- deployment 'chat': port 0 is not"):
         run(one(port=0), resolved=[{**MAIN, "commit": ONE}])
     assert not (tmp_path / "lock").exists()
 

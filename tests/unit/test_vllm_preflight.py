@@ -152,7 +152,7 @@ def test_the_report(run: Any, tmp_path: Path, check_mode: bool) -> None:
 
 
 def test_a_report_that_cannot_be_written(run: Any, tmp_path: Path) -> None:
-    with pytest.raises(AnsibleActionFail, match="the report cannot be written .*: name another report_file"):
+    with pytest.raises(AnsibleActionFail, match=r"the report cannot be written .*: name another report_file"):
         run({"gpu1": seen()}, report_file=str(tmp_path / "none" / "report.json"))
     folder = tmp_path / "folder"
     folder.mkdir()

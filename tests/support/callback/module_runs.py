@@ -13,7 +13,10 @@ import functools
 import json
 import os
 import resource
+from typing import Any
 
+from ansible.playbook.play import Play
+from ansible.playbook.task import Task
 from ansible.plugins.action import ActionBase
 from ansible.plugins.callback import CallbackBase
 
@@ -51,7 +54,7 @@ class CallbackModule(CallbackBase):
         run = ActionBase._execute_module
 
         @functools.wraps(run)
-        def noted(action, module_name=None, *args, **kwargs):
+        def noted(action: ActionBase, module_name: str | None = None, *args: Any, **kwargs: Any) -> Any:
             task = action._task
             self._note(
                 role=task._role.get_name() if task._role else "",
@@ -62,9 +65,9 @@ class CallbackModule(CallbackBase):
             )
             return run(action, module_name, *args, **kwargs)
 
-        ActionBase._execute_module = noted
+        ActionBase._execute_module = noted  # type: ignore[method-assign, assignment]  # in the place of the real one
 
-    def _note(self, **what) -> None:
+    def _note(self, **what: Any) -> None:
         # One write, so that workers do not write into each other's lines.
         with open(self.path, "ab", buffering=0) as stream:
             stream.write(json.dumps({"play": self.play, **what}).encode() + b"\n")
@@ -74,11 +77,11 @@ class CallbackModule(CallbackBase):
         self._note(cpu=round(now - self.began, 3))
         self.play, self.began = name, now
 
-    def v2_playbook_on_play_start(self, play) -> None:
+    def v2_playbook_on_play_start(self, play: Play) -> None:
         self._next_play(play.get_name())
 
-    def v2_playbook_on_task_start(self, task, is_conditional) -> None:
+    def v2_playbook_on_task_start(self, task: Task, is_conditional: bool) -> None:
         self.number += 1
 
-    def v2_playbook_on_stats(self, stats) -> None:
+    def v2_playbook_on_stats(self, stats: object) -> None:
         self._next_play("")

@@ -40,7 +40,7 @@ class ActionModule(ActionBase):
         return result
 
     def _first_contact(self, task_vars):
-        """Run the module: most often the first thing that a host is asked for, and so where a way to it is found wrong."""
+        """Run the module. It is most often the first that a host is asked for: a wrong way to it is found here."""
         try:
             look = self._execute_module(task_vars=task_vars)
         except AnsibleError as error:

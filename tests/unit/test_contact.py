@@ -1,5 +1,7 @@
 """What a newcomer gets to see when the way to a host is wrong: one sentence that names the way out."""
 
+# ruff: noqa: E501 (a table of what is said)
+
 from __future__ import annotations
 
 import os

@@ -14,7 +14,7 @@ from ansible_collections.llmops.vllm.plugins.plugin_utils.inventory_check import
 
 # What a deployment of a host may have to do, as the role vllm_server tells it, and for people.
 WORDS = {
-    "unknown": "start, once its image is there",
+    "unknown": "start (once its image is there)",
     "start": "start",
     "replace": "replace",
     "gate": "pass the gate",

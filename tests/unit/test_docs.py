@@ -195,7 +195,7 @@ def test_what_the_preflight_says_most_often_is_what_it_says():
     for text in said:
         # What is a number or a name there may be another one here.
         pattern = re.sub(r"\\?\d+", r"\\d+", re.escape(text).replace(r"\.\.\.", ".*"))
-        assert any(re.search(pattern, sentence) for sentence in tested), text
+        assert any(re.search(pattern, one) for one in tested), text
 
 
 def test_every_page_is_listed_in_the_readme():

@@ -6,8 +6,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
+
+from ansible_collections.llmops.vllm.plugins.plugin_utils.contact import why_not
 
 # On the host a module cannot run another one.
 GPU_MODULE = "llmops.vllm.gpu_info"
@@ -23,7 +26,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         before = time.time()
-        result.update(self._execute_module(task_vars=task_vars))
+        result.update(self._first_contact(task_vars))
         after = time.time()
         if result.get("failed") or "time" not in result:
             return result
@@ -36,3 +39,27 @@ class ActionModule(ActionBase):
                 return {**gpu, "msg": "the GPUs cannot be looked at: {}".format(gpu.get("msg", ""))}
             result["gpu"] = {key: value for key, value in gpu.items() if key not in _OWN and not key.startswith("_")}
         return result
+
+    def _first_contact(self, task_vars):
+        """Run the module. It is most often the first that a host is asked for: a wrong way to it is found here."""
+        try:
+            look = self._execute_module(task_vars=task_vars)
+        except AnsibleError as error:
+            sentence = self._why_not(str(error), task_vars)
+            if not sentence:
+                raise
+            kind = AnsibleConnectionFailure if isinstance(error, AnsibleConnectionFailure) else AnsibleActionFail
+            # None: Ansible adds the text of a cause to the message.
+            raise kind(sentence) from None
+        if look.get("failed"):
+            # Where Python did not run, Ansible says no more than that the answer was no JSON.
+            sentence = self._why_not("%s %s" % (look.get("msg"), look.get("module_stderr", "")), task_vars)
+            if sentence:
+                raise AnsibleActionFail(sentence) from None
+        return look
+
+    def _why_not(self, text, task_vars):
+        play = self._play_context
+        return why_not(
+            task_vars.get("inventory_hostname", play.remote_addr), text, play.remote_addr, play.port, play.remote_user
+        )

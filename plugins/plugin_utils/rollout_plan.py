@@ -22,7 +22,7 @@ Seen = Mapping[str, Iterable[Mapping[str, Any]]]
 
 # What a deployment of a host may have to do, as the role vllm_server tells it, and for people.
 WORDS = {
-    "unknown": "start, once its image is there",
+    "unknown": "start (once its image is there)",
     "start": "start",
     "replace": "replace",
     "gate": "pass the gate",

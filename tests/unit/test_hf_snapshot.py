@@ -350,6 +350,23 @@ def test_a_folder_of_unknown_origin_is_read(snapshot: Any, served: Hub, dest: Pa
     assert fetched(served) == ["model.safetensors"]
 
 
+def test_a_download_of_before_is_taken_over_by_links(
+    snapshot: Any, served: Hub, dest: Path, root: Path, tmp_path: Path
+) -> None:
+    """As docs/from_compose.md has it: what is right is not fetched again, and the old folder stays as it is."""
+    commit = snapshot(served, check_mode=True)["commit"]
+    old = shutil.copytree(root / REPOSITORY, tmp_path / "old")
+    (old / "config.json").write_text("an older one")
+    dest.mkdir(parents=True)
+    shutil.copytree(old, dest / commit, copy_function=os.link)
+    served.log.clear()
+    assert snapshot(served, check_mode=True)["fetched"] == ["config.json"]
+    result = snapshot(served)
+    assert (result["fetched"], fetched(served), result["verified"]) == (["config.json"], ["config.json"], True)
+    assert (old / "config.json").read_text() == "an older one"
+    assert (old / "model.safetensors").samefile(dest / commit / "model.safetensors")
+
+
 def test_a_symbolic_link_is_no_file(snapshot: Any, served: Hub, dest: Path, tmp_path: Path) -> None:
     commit = snapshot(served)["commit"]
     model, elsewhere = dest / commit / "model.safetensors", tmp_path / "elsewhere"

@@ -61,6 +61,12 @@ def test_limits(container):
     assert not limits["DeviceRequests"]
 
 
+def test_tmp_is_private_and_runs_nothing(host, container):
+    mounts = host.file(f"/proc/{container['State']['Pid']}/mounts").content_string
+    (options,) = re.findall(r"^tmpfs /tmp tmpfs (\S+)", mounts, re.MULTILINE)
+    assert {"noexec", "nosuid", "nodev"} <= set(options.split(","))
+
+
 def test_only_the_host_itself_reaches_it(host, container):
     assert container["HostConfig"]["PortBindings"] == {"30080/tcp": [{"HostIp": "127.0.0.1", "HostPort": "30080"}]}
     assert container["HostConfig"]["NetworkMode"] != "host"

@@ -40,7 +40,7 @@ class ActionModule(ActionBase):
             result["gpu"] = {key: value for key, value in gpu.items() if key not in _OWN and not key.startswith("_")}
         return result
 
-    def _first_contact(self, task_vars):
+    def _first_contact(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
         """Run the module. It is most often the first that a host is asked for: a wrong way to it is found here."""
         try:
             look = self._execute_module(task_vars=task_vars)
@@ -58,8 +58,7 @@ class ActionModule(ActionBase):
                 raise AnsibleActionFail(sentence) from None
         return look
 
-    def _why_not(self, text, task_vars):
+    def _why_not(self, text: str, task_vars: dict[str, Any] | None) -> str | None:
         play = self._play_context
-        return why_not(
-            task_vars.get("inventory_hostname", play.remote_addr), text, play.remote_addr, play.port, play.remote_user
-        )
+        host = (task_vars or {}).get("inventory_hostname", play.remote_addr)
+        return why_not(host, text, play.remote_addr, play.port, play.remote_user)

@@ -11,7 +11,7 @@ import re
 
 # In this order: the first rule that fits counts. Of what a text has in named groups, and of the way to the host (host,
 # address, port, user, python), the sentence is filled.
-_RULES = [
+_SENTENCES = [
     (
         r"Could not resolve hostname (?P<asked>[^:\s]+)",
         "%(host)s cannot be reached, nobody here knows the address %(asked)s: correct ansible_host in the inventory",
@@ -75,10 +75,12 @@ _RULES = [
         "package",
     ),
 ]
-_RULES = [(re.compile(pattern), sentence) for pattern, sentence in _RULES]
+_RULES = [(re.compile(pattern), sentence) for pattern, sentence in _SENTENCES]
 
 
-def why_not(host, text, address=None, port=None, user=None):
+def why_not(
+    host: str, text: str, address: str | None = None, port: int | str | None = None, user: str | None = None
+) -> str | None:
     """Return the sentence, or None where no rule knows the text.
 
     host: its name in the inventory. address, port, user: how it was asked, as far as the inventory says.

@@ -43,7 +43,7 @@ class ActionModule(ActionBase):
     def _first_contact(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
         """Run the module. It is most often the first that a host is asked for: a wrong way to it is found here."""
         try:
-            look = self._execute_module(task_vars=task_vars)
+            look: dict[str, Any] = self._execute_module(task_vars=task_vars)
         except AnsibleError as error:
             sentence = self._why_not(str(error), task_vars)
             if not sentence:

@@ -14,7 +14,7 @@ description:
 positional: folder
 options:
   _input:
-    description: What O(llmops.vllm.load_balancer#role:load_balancer_backends) takes.
+    description: What O(llmops.vllm.load_balancer#role:main:load_balancer_backends) takes.
     type: list
     elements: dict
     required: true

@@ -66,6 +66,12 @@ linkcheck_retries = 2
 linkcheck_anchors_ignore_for_url = [r"https://github\.com/.*"]
 
 
+def keep_letters(app, docname, source):
+    """A question in Japanese is to be read: antsibull-docs writes codes for what is not ASCII."""
+    if docname.startswith("reference/"):
+        source[0] = re.sub(r"\\\\u(?!d[89a-f])([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), source[0])
+
+
 def read_links(app, doctree):
     """Links of guides: the title of a page instead of its file's name, and the repository for what is no page."""
     for node in list(doctree.findall(addnodes.pending_xref)):
@@ -106,6 +112,7 @@ def edit_the_source(app, pagename, templatename, context, doctree):
 
 
 def setup(app):
+    app.connect("source-read", keep_letters)
     app.connect("doctree-read", read_links)
     app.connect("missing-reference", link_to_ansible)
     app.connect("html-page-context", edit_the_source)

@@ -18,14 +18,16 @@ options:
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
   folder:
     description: Folder of the files.
     type: str
     required: true
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
-# {'chat': '/etc/haproxy/llmops-vllm/engine-chat-5d1f0c9a2b7e4836.map'}
+# {'chat': '/etc/haproxy/llmops-vllm/engine-chat-0b080a57bad1d32d.map'}
 files: "{{ [{'name': 'chat', 'api_key': 'sk-of-engines'}, {'name': 'free'}]
            | llmops.vllm.engine_key_files('/etc/haproxy/llmops-vllm') }}"
 """
@@ -34,6 +36,7 @@ RETURN = r"""
 _value:
   description: The path of its file for the name of each backend that has a key.
   type: dict
+  sample: {chat: /etc/haproxy/llmops-vllm/engine-chat-0b080a57bad1d32d.map}
 """
 
 from ansible_collections.llmops.vllm.plugins.module_utils import _release

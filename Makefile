@@ -69,8 +69,20 @@ test-integration: setup ## hf_snapshot with each generation of the Hub's client
 test-sanity: setup ## ansible-test sanity
 	@tools/sanity.sh
 
+.PHONY: docs
+docs: setup ## the documentation site, .work/docs/html
+	@tools/docs.sh
+
+.PHONY: docs-links
+docs-links: setup ## the external links of the site; needs a network
+	@tools/docs.sh linkcheck
+
+.PHONY: test-docs
+test-docs: docs ## the site against the specs of plugins and roles
+	@pytest -q tests/docs
+
 .PHONY: test
-test: lint test-unit test-integration test-sanity ## what a change must pass: all but the long scenarios
+test: lint test-unit test-docs test-integration test-sanity ## what a change must pass: all but the long scenarios
 	@tools/scenarios.sh $(FIRST_SCENARIOS) --jobs 2 $(filter-out $(FIRST_SCENARIOS),$(SHORT_SCENARIOS))
 
 .PHONY: list-short
@@ -78,7 +90,7 @@ list-short:
 	@echo $(SHORT_SCENARIOS)
 
 .PHONY: test-all
-test-all: lint test-unit test-integration test-sanity ## every scenario as well
+test-all: lint test-unit test-docs test-integration test-sanity ## every scenario as well
 	@FLEET_CASES=all tools/scenarios.sh $(FIRST_SCENARIOS) --jobs 2 $(filter-out $(FIRST_SCENARIOS) $(ENGINE_SCENARIOS),$(ALL_SCENARIOS)) \
 	    --jobs 1 $(ENGINE_SCENARIOS)
 

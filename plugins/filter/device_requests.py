@@ -15,6 +15,7 @@ options:
     description: V(all), V(none), a count, or a list of indices or UUIDs.
     type: raw
     required: true
+    version_added: 0.1.0
 """
 
 EXAMPLES = r"""
@@ -27,6 +28,8 @@ _value:
   description: The device requests.
   type: list
   elements: dict
+  sample:
+    - {driver: nvidia, capabilities: [[gpu]], device_ids: ['0', '2']}
 """
 
 from collections.abc import Callable

@@ -18,10 +18,12 @@ options:
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
   host:
     description: Name of the host.
     type: str
     required: true
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -35,6 +37,8 @@ _value:
   description: The rules.
   type: list
   elements: dict
+  sample:
+    - {name: chat, address: 192.0.2.11, port: 30080, allow_from: [192.0.2.1/32]}
 """
 
 from collections.abc import Callable

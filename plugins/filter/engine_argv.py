@@ -18,10 +18,12 @@ options:
     description: The options.
     type: dict
     required: true
+    version_added: 0.1.0
   version:
     description: The release of vLLM.
     type: str
     required: true
+    version_added: 0.2.0
 positional: version
 seealso:
   - module: llmops.vllm.vllm_engine_args
@@ -37,6 +39,7 @@ _value:
   description: The arguments.
   type: list
   elements: str
+  sample: [--max-model-len, "4095", --enforce-eager, --distributed-executor-backend, ray]
 """
 
 from collections.abc import Callable

@@ -14,14 +14,16 @@ description:
 positional: folder
 options:
   _input:
-    description: What O(llmops.vllm.load_balancer#role:load_balancer_backends) takes.
+    description: What O(llmops.vllm.load_balancer#role:main:load_balancer_backends) takes.
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
   folder:
     description: Folder of the files.
     type: str
     required: true
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -34,6 +36,7 @@ RETURN = r"""
 _value:
   description: The path of its file for the name of each backend that has a key.
   type: dict
+  sample: {chat: /etc/haproxy/llmops-vllm/engine-chat-0b080a57bad1d32d.map}
 """
 
 from collections.abc import Callable

@@ -17,11 +17,13 @@ options:
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
   deployments:
     description: C(vllm_deployments), as they were written.
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -35,6 +37,8 @@ _value:
   description: The backends as the role C(load_balancer) takes them.
   type: list
   elements: dict
+  sample:
+    - {name: chat, models: [chat], tls: false, api_key: sk-1, servers: []}
 """
 
 from collections.abc import Callable

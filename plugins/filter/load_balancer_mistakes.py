@@ -16,20 +16,24 @@ options:
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
   api_keys:
     description: Clients, each with its C(name) and its C(key).
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
   paths:
     description: Paths that get through.
     type: list
     elements: str
     required: true
+    version_added: 0.2.0
   numbers:
     description: The variables that are numbers, by their names.
     type: dict
     required: true
+    version_added: 0.2.0
 positional: api_keys, paths, numbers
 """
 
@@ -45,6 +49,9 @@ _value:
   description: A sentence for each mistake, with the way out.
   type: list
   elements: str
+  sample:
+    - "the backend 'x' has no servers: name at least one"
+    - "the clients 'a' and 'b' have the same key: give each its own"
 """
 
 import re

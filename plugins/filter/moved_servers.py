@@ -18,11 +18,13 @@ options:
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
   backends:
     description: The backends of M(llmops.vllm.vllm_catalogue).
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -36,6 +38,7 @@ _value:
   description: Each such server with both addresses, for people.
   type: list
   elements: str
+  sample: ["gpu1:chat from 192.0.2.11:30080 to 192.0.2.11:30081"]
 """
 
 from collections.abc import Callable

@@ -16,15 +16,18 @@ options:
     description: The text of the configuration that is there.
     type: str
     required: true
+    version_added: 0.2.0
   files:
     description: What P(llmops.vllm.engine_key_files#filter) returned.
     type: dict
     required: true
+    version_added: 0.2.0
   backends:
     description: Names of backends to look at.
     type: list
     elements: str
     required: true
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -39,6 +42,7 @@ _value:
   description: Those of the backends that the configuration has with another key, or with a key on one side alone.
   type: list
   elements: str
+  sample: [chat]
 """
 
 import re

@@ -17,25 +17,30 @@ options:
     type: list
     elements: str
     required: true
+    version_added: 0.2.0
   installed:
     description: Lines of C(dpkg-query) with selection, status, package and version.
     type: list
     elements: str
     required: true
+    version_added: 0.2.0
   available:
     description: Lines of C(apt-cache madison), the preferred version first. The third column may be a file.
     type: list
     elements: str
     required: true
+    version_added: 0.2.0
   pinned:
     description: The packages that have the version.
     type: list
     elements: str
     required: true
+    version_added: 0.2.0
   version:
     description: The version, whole or without epoch and revision. Empty keeps what is installed, or takes the first.
     type: str
     required: true
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -54,6 +59,15 @@ _value:
       C(changes) something, and the third column of its line as C(file).
   type: list
   elements: dict
+  sample:
+    - name: docker.io
+      installed: 26.1.4-1
+      held: true
+      pinned: true
+      versions: [26.1.5-1]
+      wanted: 26.1.5-1
+      changes: true
+      file: trixie
 """
 
 import re

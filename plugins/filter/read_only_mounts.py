@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: read_only_mounts
 short_description: Read-only mounts of a container
-version_added: 0.1.0
+version_added: 0.2.0
 author: The llmops.vllm authors (@llmops)
 description:
   - Makes of paths and their places in a container what M(community.docker.docker_container) takes as C(mounts).
@@ -15,6 +15,7 @@ options:
     description: Each path on the host, and its place in the container.
     type: dict
     required: true
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -27,6 +28,8 @@ _value:
   description: The mounts.
   type: list
   elements: dict
+  sample:
+    - {type: bind, source: /srv/model, target: /vllm/model, read_only: true}
 """
 
 from collections.abc import Callable

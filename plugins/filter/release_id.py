@@ -15,6 +15,7 @@ options:
     description: The rendered container.
     type: dict
     required: true
+    version_added: 0.1.0
 """
 
 EXAMPLES = r"""
@@ -25,6 +26,7 @@ RETURN = r"""
 _value:
   description: Twelve hexadecimal digits.
   type: str
+  sample: 12ff31d3c190
 """
 
 from collections.abc import Callable

@@ -16,6 +16,7 @@ options:
     description: The options.
     type: dict
     required: true
+    version_added: 0.1.0
 """
 
 EXAMPLES = r"""
@@ -28,6 +29,7 @@ _value:
   description: The options, as they were spelled.
   type: list
   elements: str
+  sample: [port]
 """
 
 from collections.abc import Callable

@@ -20,10 +20,12 @@ options:
       - What is recorded on each host of each deployment, as C(current), C(has_previous) and C(running).
     type: dict
     required: true
+    version_added: 0.2.0
   host:
     description: Name of the host.
     type: str
     required: true
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -37,6 +39,7 @@ _value:
   description:
     - By deployment V(rollback), V(nothing), or V(stuck) for one that would go back and has nothing to go back to.
   type: dict
+  sample: {chat: rollback}
 """
 
 from collections.abc import Callable

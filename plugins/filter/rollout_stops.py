@@ -17,27 +17,33 @@ options:
     type: list
     elements: str
     required: true
+    version_added: 0.2.0
   catalogue:
     description: The result of M(llmops.vllm.vllm_catalogue).
     type: dict
     required: true
+    version_added: 0.2.0
   work:
     description: C(work) of M(llmops.vllm.vllm_rollout_plan).
     type: dict
     required: true
+    version_added: 0.2.0
   seen:
     description: What M(llmops.vllm.haproxy_servers) returned as C(servers) of each load balancer.
     type: dict
     required: true
+    version_added: 0.2.0
   lost:
     description: Hosts that are lost.
     type: list
     elements: str
     required: true
+    version_added: 0.2.0
   max_lost:
     description: How many may be.
     type: int
     required: true
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -50,6 +56,7 @@ _value:
   description: One sentence for each reason.
   type: list
   elements: str
+  sample: ["1 host is lost (gpu1) and vllm_max_lost is 0: bring back what is lost"]
 """
 
 from collections.abc import Callable

@@ -15,10 +15,12 @@ options:
     description: The secret. An empty one gives an empty string.
     type: str
     required: true
+    version_added: 0.1.0
   deployment:
     description: Name of the deployment that it belongs to.
     type: str
     required: true
+    version_added: 0.1.0
 positional: deployment
 """
 
@@ -30,6 +32,7 @@ RETURN = r"""
 _value:
   description: Sixteen hexadecimal digits, or an empty string.
   type: str
+  sample: 4f2da02ae784c68b
 """
 
 from collections.abc import Callable

@@ -20,23 +20,28 @@ options:
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
   host:
     description: Name of the host.
     type: str
     required: true
+    version_added: 0.2.0
   catalogue:
     description: C(vllm_deployments), as they were written. Of keys no more than fingerprints go into a seal.
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
   home:
     description: The host's folder for models and releases.
     type: str
     required: true
+    version_added: 0.2.0
   secrets_dir:
     description: The host's folder for keys.
     type: str
     required: true
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -49,6 +54,18 @@ _value:
   description: The seals.
   type: list
   elements: dict
+  sample:
+    - name: vllm_server:chat
+      inputs:
+        its catalogue entry: {name: chat, hosts: [gpu1], image: "vllm/vllm-openai:v0.32.0"}
+        its API key: ""
+        its chat template: ""
+        the collection: 77d3e8aa...
+        the folders: [/home/llm/vllm, /etc/llmops-vllm]
+      observe:
+        files: [/home/llm/vllm/releases/chat/current]
+        containers: [vllm]
+        images: ["vllm/vllm-openai:v0.32.0"]
 """
 
 from collections.abc import Callable

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: chat_template
 short_description: Text of a chat template, checked
-version_added: 0.1.0
+version_added: 0.2.0
 author: The llmops.vllm authors (@llmops)
 description:
   - Returns the text of a chat template after it has rendered a conversation of system, user and assistant, or of user
@@ -19,6 +19,7 @@ options:
     type: list
     elements: str
     required: true
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -32,6 +33,7 @@ _raw:
   description: The text of each template.
   type: list
   elements: str
+  sample: ["{% for message in messages %}{{ message.content }}{% endfor %}"]
 """
 
 from typing import Any

@@ -32,12 +32,14 @@ options:
     description: Whose settings these are. An owner's settings replace those that it had before.
     type: str
     required: true
+    version_added: 0.2.0
   settings:
     description:
       - The owner's settings, spelled as in C(daemon.json). Objects are merged with those that are there; a list or a
         plain value takes the place of the one that is there, which O(state=absent) puts back.
     type: dict
     default: {}
+    version_added: 0.2.0
   looks_for:
     description:
       - Names of programs that the daemon looks for when it starts. One that came after that means a restart, a newer
@@ -46,27 +48,33 @@ options:
     type: list
     elements: str
     default: []
+    version_added: 0.2.0
   state:
     description: V(absent) takes the owner's settings out again.
     type: str
     choices: [present, absent]
     default: present
+    version_added: 0.2.0
   allow_disruption:
     description: Restart the daemon even though containers stop with it. Those that ran are started again.
     type: bool
     default: false
+    version_added: 0.2.0
   path:
     description:
       - The file. By default the one that the running daemon was started with, else C(/etc/docker/daemon.json).
     type: path
+    version_added: 0.2.0
   socket:
     description: The daemon's socket.
     type: path
     default: /var/run/docker.sock
+    version_added: 0.2.0
   timeout:
     description: Seconds until a restarted daemon has to answer.
     type: int
     default: 60
+    version_added: 0.2.0
 seealso:
   - module: community.docker.docker_host_info
 """

@@ -33,36 +33,43 @@ options:
     type: list
     elements: dict
     default: []
+    version_added: 0.2.0
     suboptions:
       name:
         description: Name of the deployment; it stands beside its rules as a comment.
         type: str
         required: true
+        version_added: 0.2.0
       address:
         description:
           - IPv4 address of the host that the port is published on. V(0.0.0.0) stands for all of them, and then nobody
             reaches the port over IPv6.
         type: str
         required: true
+        version_added: 0.2.0
       port:
         description: Port of the host.
         type: int
         required: true
+        version_added: 0.2.0
       container_port:
         description:
           - Port in the container, O(rules[].port) by default. Nobody from outside reaches it past the published port,
             straight at a container's own address.
         type: int
+        version_added: 0.2.0
       allow_from:
         description: IPv4 addresses and networks that may connect. An empty list means nobody.
         type: list
         elements: str
         required: true
+        version_added: 0.2.0
   state:
     description: V(absent) takes away chains, files and unit.
     type: str
     choices: [present, absent]
     default: present
+    version_added: 0.2.0
 seealso:
   - module: llmops.vllm.docker_daemon
 """

@@ -32,12 +32,14 @@ options:
     type: str
     choices: [auto, nvml, nvidia-smi]
     default: auto
+    version_added: 0.2.0
   timeout:
     description:
       - Seconds that NVML, and each command, may take. One that takes longer is killed and reported in RV(problems), as
         a driver that is broken lets them hang for ever.
     type: int
     default: 30
+    version_added: 0.2.0
 seealso:
   - name: nvidia-smi
     description: What the values mean.

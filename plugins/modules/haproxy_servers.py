@@ -46,6 +46,7 @@ options:
     description: HAProxy's admin socket, the C(stats socket) with C(level admin) of its configuration.
     type: path
     default: /run/haproxy/admin.sock
+    version_added: 0.2.0
   master_socket:
     description:
       - Socket of HAProxy's master process, as it is started by the distributions (C(haproxy -S)). It tells of requests
@@ -53,6 +54,7 @@ options:
       - Where there is none, or that of another HAProxy, those are not counted.
     type: path
     default: /run/haproxy-master.sock
+    version_added: 0.2.0
   servers:
     description:
       - Names of servers. One that several backends have is meant in all of them.
@@ -60,15 +62,18 @@ options:
     type: list
     elements: str
     default: []
+    version_added: 0.2.0
   backends:
     description: Names of backends, to mean the servers in these alone.
     type: list
     elements: str
     default: []
+    version_added: 0.2.0
   missing_ok:
     description: Leave out names that HAProxy does not have. They are an error otherwise.
     type: bool
     default: false
+    version_added: 0.2.0
   state:
     description:
       - What the servers shall be. Without it, they are only looked at.
@@ -76,6 +81,7 @@ options:
       - V(ready) - they get requests when their checks find them up.
     type: str
     choices: [drained, ready]
+    version_added: 0.2.0
   wait:
     description:
       - Seconds to wait, at most. With V(0), or without O(state), it does not wait.
@@ -84,6 +90,7 @@ options:
       - With O(state=ready), until HAProxy has found each up that is not in maintenance.
     type: int
     default: 0
+    version_added: 0.2.0
   save_state:
     description:
       - File in which the states of all servers are kept, HAProxy's C(server-state-file), so that a reload does not lose
@@ -92,10 +99,12 @@ options:
       - Its folder has to be there. The file is readable for its owner and its group.
     type: path
     default: ""
+    version_added: 0.2.0
   timeout:
     description: Seconds that HAProxy may take to answer.
     type: int
     default: 10
+    version_added: 0.2.0
 seealso:
   - module: community.general.haproxy
   - module: llmops.vllm.vllm_probe
@@ -175,78 +184,77 @@ servers:
     backend:
       description: Name of its backend.
       type: str
+      sample: karakuri
     name:
       description: Its name.
       type: str
+      sample: gpu1:karakuri-70b
     address:
       description: Its IP address; empty for a name that has not been resolved.
       type: str
+      sample: 192.0.2.11
     port:
       description: Its port.
       type: int
+      sample: 30080
     status:
       description:
         - What HAProxy calls its status - V(UP), V(DOWN), V(DRAIN), V(MAINT), V(NOLB), or V(no check).
         - A drained one is V(DOWN) when its check fails.
       type: str
+      sample: DRAIN
     admin:
       description: What was decided about it - V(ready), V(drain) or V(maint).
       type: str
+      sample: drain
     sessions:
       description: Requests that it works on.
       type: int
+      sample: 0
     queue:
       description: Requests that wait for it in HAProxy.
       type: int
+      sample: 0
     old_sessions:
       description: Both, in processes from before a reload.
       type: int
+      sample: 0
     weight:
       description: Its weight now.
       type: int
+      sample: 1
     requests:
       description: Requests that it has answered, with whatever status; for C(mode tcp), sessions that it was given.
       type: int
+      sample: 48211
     responses_5xx:
       description: Those that it has answered with a status of 500 or more. HAProxy's own answers are not among them.
       type: int
+      sample: 2
     connection_errors:
       description: Requests for which no connection to it could be made (C(econ)).
       type: int
+      sample: 0
     response_errors:
       description: Answers that broke off or were none (C(eresp)).
       type: int
+      sample: 0
     retries:
       description: How often a connection to it was tried again.
       type: int
+      sample: 0
     redispatches:
       description: Requests that were given to another server instead.
       type: int
+      sample: 0
     check:
       description: What its last check found; empty for a server without checks.
       type: str
+      sample: 'Layer7 check passed: 200'
     since:
       description: Seconds since it went up or down. A drain is neither.
       type: int
-  sample:
-    - address: 192.0.2.11
-      admin: drain
-      backend: karakuri
-      check: "Layer7 check passed: 200"
-      connection_errors: 0
-      name: gpu1:karakuri-70b
-      old_sessions: 0
-      port: 30080
-      queue: 0
-      redispatches: 0
-      requests: 48211
-      response_errors: 0
-      responses_5xx: 2
-      retries: 0
-      sessions: 0
-      since: 86211
-      status: DRAIN
-      weight: 1
+      sample: 86211
 """
 
 import contextlib

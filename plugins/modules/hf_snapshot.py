@@ -38,6 +38,7 @@ options:
     description: The repository, as C(organisation/name).
     type: str
     required: true
+    version_added: 0.1.0
   repo_type:
     description: What kind of repository it is.
     type: str
@@ -51,19 +52,23 @@ options:
         and O(dest) itself when it holds nothing else.
     type: str
     default: main
+    version_added: 0.1.0
   dest:
     description: Folder for the snapshots of this repository. It is made when it is missing.
     type: path
     required: true
+    version_added: 0.1.0
   endpoint:
     description: Address of the Hub or of a mirror of it.
     type: str
     default: https://huggingface.co
+    version_added: 0.1.0
   token:
     description:
       - Token for private and gated repositories.
       - Without it and O(token_file) the requests are anonymous, even if the host has a token of its own.
     type: str
+    version_added: 0.1.0
   token_file:
     description: File on the host that holds the token.
     type: path
@@ -72,10 +77,12 @@ options:
     description: Take only files that match one of these patterns (as of Python's C(fnmatch), over the whole path).
     type: list
     elements: str
+    version_added: 0.1.0
   ignore_patterns:
     description: Leave out files that match one of these patterns.
     type: list
     elements: str
+    version_added: 0.1.0
   weights:
     description:
       - Which weights of a model may come. It means nothing to datasets and spaces.
@@ -100,6 +107,7 @@ options:
     description: Files that are fetched at the same time.
     type: int
     default: 8
+    version_added: 0.1.0
   max_rate:
     description: Most bytes per second, in all, as a number or with a unit such as C(50M) (then 2^20 bytes). No limit by
       default.
@@ -145,6 +153,7 @@ options:
     type: str
     choices: [present, verified, absent]
     default: present
+    version_added: 0.1.0
   create:
     description:
       - Whether O(state=verified) brings a snapshot that is not there.
@@ -156,6 +165,7 @@ options:
   progress_file:
     description: File for the line that the action plugin shows. Set by the action plugin.
     type: path
+    version_added: 0.1.0
 seealso:
   - module: llmops.vllm.hf_snapshot_info
 """

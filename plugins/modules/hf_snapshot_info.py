@@ -25,6 +25,7 @@ options:
     description: Folder for the snapshots of one repository, or a folder of such folders.
     type: path
     required: true
+    version_added: 0.2.0
 seealso:
   - module: llmops.vllm.hf_snapshot
 """

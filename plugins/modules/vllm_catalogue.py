@@ -32,18 +32,22 @@ options:
     type: list
     elements: dict
     required: true
+    version_added: 0.1.0
   lock_file:
     description: Path of the lock file on the controller.
     type: path
     required: true
+    version_added: 0.1.0
   default_image:
     description: Image of deployments that name none.
     type: str
     required: true
+    version_added: 0.1.0
   update:
     description: Take nothing of a branch or a tag from the lock file, so that all are resolved anew.
     type: bool
     default: false
+    version_added: 0.1.0
   resolved:
     description:
       - What was resolved, to be written into the lock file.
@@ -52,6 +56,7 @@ options:
     type: list
     elements: dict
     default: []
+    version_added: 0.1.0
   check_variables:
     description:
       - Look at the variables of all hosts as well. They are judged as they are written; templates and vaulted values

@@ -28,39 +28,48 @@ options:
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
     suboptions:
       name:
         description: Its name.
         type: str
         required: true
+        version_added: 0.2.0
       role:
         description: The role that it is for.
         type: str
+        version_added: 0.2.0
       inputs:
         description: What else goes into it.
         type: dict
         default: {}
+        version_added: 0.2.0
       observe:
         description: What to look at, besides what the role says.
         type: dict
         default: {}
+        version_added: 0.2.0
   seen:
     description:
       - What M(llmops.vllm.vllm_host_info) has returned in this run. Without it everything has something to do.
     type: dict
     default: {}
+    version_added: 0.2.0
   after:
     description: RV(due) of an earlier task. What comes after something that runs has something to do as well.
     type: dict
     default: {}
+    version_added: 0.2.0
   in_order:
     description: Each of O(seals) comes after those that stand before it.
     type: bool
     default: false
+    version_added: 0.2.0
   full:
     description: Everything has something to do.
     type: bool
     default: false
+    version_added: 0.2.0
 seealso:
   - module: llmops.vllm.vllm_seal
   - module: llmops.vllm.vllm_host_info

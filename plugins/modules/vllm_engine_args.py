@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: vllm_engine_args
 short_description: Options of vLLM, checked against the vLLM of an image
-version_added: 0.1.0
+version_added: 0.2.0
 author: The llmops.vllm authors (@llmops)
 description:
   - Renders options that are spelled with underscores as the command line that the vLLM of an image takes, or fails with
@@ -33,50 +33,61 @@ options:
     description: Name or ID of the image, which must be on the host.
     type: str
     required: true
+    version_added: 0.2.0
   engine_args:
     description:
       - The options. V(true) and V(false) switch one on and off, a list gives several values, a dictionary one JSON
         document, V(null) leaves the option out. A name such as C(compilation_config.mode) sets one key of a document.
     type: dict
     default: {}
+    version_added: 0.2.0
   model_path:
     description: Folder of the model in the container. The command line begins with it as the image wants it.
     type: str
+    version_added: 0.2.0
   served_model_names:
     description: Names that clients ask for.
     type: list
     elements: str
     default: []
+    version_added: 0.2.0
   snapshots:
     description:
       - Further models by their names, each with its folder in the container. C(snapshot:NAME) in a value of
         O(engine_args) stands for that folder.
     type: dict
     default: {}
+    version_added: 0.2.0
   where_known:
     description: Options that are added where the image knows them and O(engine_args) does not have them.
     type: dict
     default: {}
+    version_added: 0.2.0
   translate:
     description: Replace options that are gone, where there is only one way to do so, and say it.
     type: bool
     default: true
+    version_added: 0.2.0
   upgraded_from:
     description: The version that ran before. Defaults that have moved since then are warned of.
     type: str
     default: ""
+    version_added: 0.2.0
   gpus:
     description: V(all), V(none), a count, or a list of indices or UUIDs, with which the image is asked.
     type: raw
     default: none
+    version_added: 0.2.0
   schema_dir:
     description: Folder on the host where the options of images are kept.
     type: path
     default: /var/cache/llmops-vllm/schemas
+    version_added: 0.2.0
   timeout:
     description: Seconds that the image may take to tell its options. The first import of vLLM takes up to a minute.
     type: int
     default: 300
+    version_added: 0.2.0
 seealso:
   - plugin: llmops.vllm.engine_argv
     plugin_type: filter
@@ -130,6 +141,8 @@ warnings:
   returned: when there are any
   type: list
   elements: str
+  sample:
+    - "quantization: awq makes vLLM 0.20.0 take its slow kernel: leave it out, and vLLM finds the fast one itself"
 problems:
   description: Each problem as a sentence.
   returned: failure by wrong options

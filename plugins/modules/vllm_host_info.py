@@ -27,34 +27,41 @@ options:
     type: list
     elements: str
     default: []
+    version_added: 0.2.0
   ports:
     description: TCP ports of which it is told who listens on them.
     type: list
     elements: int
     default: []
+    version_added: 0.2.0
   images:
     description: Names of images of which it is told whether they are there, and which driver they need.
     type: list
     elements: str
     default: []
+    version_added: 0.2.0
   pull:
     description: Ask the registries of those O(images) that are not there whether they answer.
     type: bool
     default: false
+    version_added: 0.2.0
   urls:
     description: Addresses that are asked. Redirects are followed.
     type: list
     elements: dict
     default: []
+    version_added: 0.2.0
     suboptions:
       name:
         description: A name to tell it by.
         type: str
         required: true
+        version_added: 0.2.0
       url:
         description: The address. A user and a password in it are left out.
         type: str
         required: true
+        version_added: 0.2.0
   models:
     description:
       - Models, as C(vllm_catalogue) has them. Each has C(repo_id), C(revision) and, where they are known, C(commit) and
@@ -63,32 +70,40 @@ options:
     type: list
     elements: dict
     default: []
+    version_added: 0.2.0
   models_dir:
     description: Folder of the snapshots.
     type: path
     default: /home/llm/vllm/model
+    version_added: 0.2.0
   endpoint:
     description: The Hub, or a mirror of it.
     type: str
     default: https://huggingface.co
+    version_added: 0.2.0
   token:
     description: Token for the Hub. It goes to the host of O(endpoint) alone.
     type: str
+    version_added: 0.2.0
   token_file:
     description: A file on the host that holds the token, instead.
     type: path
+    version_added: 0.2.0
   gpu:
     description: Look at the GPUs as well, with M(llmops.vllm.gpu_info).
     type: bool
     default: true
+    version_added: 0.2.0
   seals_file:
     description: The file of the seals that M(llmops.vllm.vllm_seal) has written.
     type: path
     default: /var/lib/llmops-vllm/seals.json
+    version_added: 0.2.0
   timeout:
     description: Seconds that an address, and Docker, may take to answer. All are asked at the same time.
     type: int
     default: 10
+    version_added: 0.2.0
 seealso:
   - module: llmops.vllm.vllm_preflight
   - module: llmops.vllm.gpu_info
@@ -286,6 +301,7 @@ gpu:
   description: What M(llmops.vllm.gpu_info) returns; null where O(gpu) is false.
   returned: always
   type: dict
+  sample: {driver: {version: 570.86.15, cuda: "12.8"}, gpus: [], problems: []}
 """
 
 import os

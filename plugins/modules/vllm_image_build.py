@@ -35,35 +35,42 @@ options:
     description: Name and tag of the image.
     type: str
     required: true
+    version_added: 0.2.0
   checkout:
     description: Folder on the host with the checkout, its C(.git) included, since the build reads the version there.
     type: path
     required: true
+    version_added: 0.2.0
   commit:
     description: The commit that the checkout has to be at, in full. With another one the module fails.
     type: str
+    version_added: 0.2.0
   device:
     description: What the image computes with, which decides the Dockerfile.
     type: str
     choices: [cuda, cpu]
     default: cuda
+    version_added: 0.2.0
   dockerfile:
     description:
       - The Dockerfile, as a path in the checkout, or an absolute one to use another.
       - By default C(docker/Dockerfile) or, before vLLM 0.8.3, C(Dockerfile), with C(.cpu) behind it for the CPU.
     type: str
     default: ""
+    version_added: 0.2.0
   target:
     description:
       - The stage to build. By default V(vllm-openai), or the last one of a Dockerfile without such a stage.
     type: str
     default: ""
+    version_added: 0.2.0
   build_args:
     description:
       - Arguments of the build. One that the Dockerfile does not declare is refused.
       - They can be read in the image, so they are no place for secrets.
     type: dict
     default: {}
+    version_added: 0.2.0
   cuda_archs:
     description:
       - Compute capabilities of the GPUs to compile for, such as V(8.9). Without any, the Dockerfile's own list is
@@ -71,29 +78,36 @@ options:
     type: list
     elements: str
     default: []
+    version_added: 0.2.0
   max_jobs:
     description: Compilers that run at once. V(0) computes it from the cores and the memory, 4 GiB for each.
     type: int
     default: 0
+    version_added: 0.2.0
   precompiled:
     description: Take vLLM's compiled parts from its published wheels instead of compiling them.
     type: bool
     default: false
+    version_added: 0.2.0
   update:
     description: Pull the base images anew, so that one whose tag has moved leads to a build.
     type: bool
     default: false
+    version_added: 0.2.0
   min_free:
     description: Megabytes that must be free where Docker keeps its images.
     type: int
     default: 0
+    version_added: 0.2.0
   timeout:
     description: Seconds that the build may take.
     type: int
     default: 14400
+    version_added: 0.2.0
   progress_file:
     description: File for the line that the action plugin shows. Set by the action plugin.
     type: path
+    version_added: 0.2.0
 seealso:
   - module: llmops.vllm.vllm_image_info
 """
@@ -164,6 +178,7 @@ log:
   returned: failure of the build
   type: list
   elements: str
+  sample: ["0.234 hello"]
 """
 
 import contextlib

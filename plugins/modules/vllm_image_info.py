@@ -28,29 +28,35 @@ options:
     description: Name of the image, with its tag or digest, or its ID.
     type: str
     required: true
+    version_added: 0.2.0
   registry:
     description:
       - Also ask the registry which digest the name has there. The request goes through Docker, with the credentials of
         the account that the module runs as.
     type: bool
     default: false
+    version_added: 0.2.0
   releases_dir:
     description:
       - Folder with the records of releases. With it, RV(unused) tells what no release and no container refers to.
     type: path
+    version_added: 0.2.0
   wanted:
     description: Names of further images that are never among RV(unused).
     type: list
     elements: str
     default: []
+    version_added: 0.2.0
   records_dir:
     description: Folder on the host where it is kept what images have told.
     type: path
     default: /var/cache/llmops-vllm/images
+    version_added: 0.2.0
   timeout:
     description: Seconds that Docker, or the image, may take to answer.
     type: int
     default: 120
+    version_added: 0.2.0
 seealso:
   - module: llmops.vllm.vllm_image_build
   - module: community.docker.docker_image_info
@@ -137,6 +143,7 @@ image:
     recipe:
       description: What it was built from, in full; empty where M(llmops.vllm.vllm_image_build) did not build it.
       type: dict
+      sample: {commit: 1f3a5c7e9b2d4f6a8c0e1a3b5d7f9c2e4a6b8d0f, dockerfile: docker/Dockerfile, target: vllm-openai}
 registry_digest:
   description: The digest that the name has in its registry; empty where the registry did not tell.
   returned: when O(registry) is true

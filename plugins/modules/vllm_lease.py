@@ -33,34 +33,42 @@ options:
     type: str
     choices: [held, released]
     default: held
+    version_added: 0.2.0
   owner:
     description: Name of the rollout.
     type: str
     required: true
+    version_added: 0.2.0
   seconds:
     description: How long the lease holds.
     type: int
     default: 3600
+    version_added: 0.2.0
   take_over:
     description: Name of another owner whose lease may be ended, as the refusal says it.
     type: str
     default: ""
+    version_added: 0.2.0
   path:
     description: File of the lease.
     type: path
     default: /var/lib/llmops-vllm/rollout.json
+    version_added: 0.2.0
   holder:
     description: The owner for people. Set by the action plugin.
     type: str
     default: somebody
+    version_added: 0.2.0
   controller:
     description: Where the owner runs. Set by the action plugin.
     type: str
     default: ""
+    version_added: 0.2.0
   process:
     description: What tells the owner's process from any other of the controller. Set by the action plugin.
     type: str
     default: ""
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""

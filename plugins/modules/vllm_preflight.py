@@ -27,42 +27,52 @@ options:
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
   hosts:
     description: What M(llmops.vllm.vllm_host_info) returned, by the names of the hosts.
     type: dict
     required: true
+    version_added: 0.2.0
   image_source:
     description: Where images come from, as the role C(vllm_image) has it.
     type: str
     default: pull
+    version_added: 0.2.0
   image_builder:
     description: The host that makes or brings images; empty where each does for itself.
     type: str
     default: ''
+    version_added: 0.2.0
   image_size:
     description: Gigabytes that an image for CUDA takes once it is unpacked.
     type: float
     default: 30
+    version_added: 0.2.0
   manage_toolkit:
     description: Whether the NVIDIA Container Toolkit is installed where it is missing.
     type: bool
     default: true
+    version_added: 0.2.0
   toolkit_mode:
     description: How containers get at GPUs, as the role C(nvidia_container_toolkit) has it.
     type: str
     default: auto
+    version_added: 0.2.0
   install_docker:
     description: Whether Docker is installed where it is missing.
     type: bool
     default: true
+    version_added: 0.2.0
   ignore:
     description: Codes of findings that are left out.
     type: list
     elements: str
     default: []
+    version_added: 0.2.0
   report_file:
     description: A file on the controller for all that was seen and found, as JSON. It is replaced as a whole.
     type: path
+    version_added: 0.2.0
 seealso:
   - module: llmops.vllm.vllm_host_info
   - module: llmops.vllm.vllm_catalogue

@@ -34,12 +34,15 @@ options:
     description: Address of the server, such as C(http://127.0.0.1:30080).
     type: str
     required: true
+    version_added: 0.1.0
   api_key:
     description: Key that the server wants.
     type: str
+    version_added: 0.1.0
   api_key_file:
     description: File on the host that holds the key. Not together with O(api_key).
     type: path
+    version_added: 0.1.0
   validate_certs:
     description: Whether to check the server's certificate when O(url) begins with C(https://).
     type: bool
@@ -73,6 +76,7 @@ options:
       - Name under which the model has to be served.
       - Without it, the first model of the list is asked.
     type: str
+    version_added: 0.1.0
   expect_model:
     description:
       - What has to be behind the name - the end of the path or the repository that the server was started with.
@@ -109,15 +113,18 @@ options:
     description: The question for the model.
     type: str
     default: 日本の都道府県名をランダムに１つ回答してください。その都道府県名の魅力を3つ答えてください。
+    version_added: 0.1.0
   max_tokens:
     description: The longest answer, in tokens.
     type: int
     default: 32
+    version_added: 0.1.0
   expect_text:
     description:
       - Text that the answer has to contain, upper or lower case.
       - That of V(chat), or of V(completion) when V(chat) is not among O(checks).
     type: str
+    version_added: 0.1.0
   warm_up:
     description:
       - So many requests at once, like that of the last of O(checks) that asks something, have to be answered as well
@@ -130,18 +137,22 @@ options:
       - Name of the server's container, to see how far it starts, and why it ended.
       - A container that Docker starts again and again without success is stopped.
     type: str
+    version_added: 0.1.0
   timeout:
     description: Seconds until the server has to be as expected. V(0) means one look.
     type: int
     default: 1800
+    version_added: 0.1.0
   request_timeout:
     description: Seconds that one answer may take.
     type: int
     default: 30
+    version_added: 0.1.0
   interval:
     description: Seconds between two looks.
     type: float
     default: 1
+    version_added: 0.1.0
   grace:
     description:
       - Seconds after the server came up in which it may still be too slow to answer, since its first answers make
@@ -159,6 +170,7 @@ options:
   progress_file:
     description: File for the line that the action plugin shows. Set by the action plugin.
     type: path
+    version_added: 0.1.0
 """
 
 EXAMPLES = r"""
@@ -207,21 +219,20 @@ diagnosis:
     code:
       description: A word for programs, such as V(kv_cache_too_small). V(unknown) when no rule knows the failure.
       type: str
+      sample: max_model_len_too_long
     cause:
       description: What is wrong.
       type: str
+      sample: 'the container ''vllm'' failed: max_model_len is 999999, but the model was made for 8192'
     remedy:
       description: The way out.
       type: str
+      sample: set max_model_len to 8192 or less
     evidence:
       description: The lines of the log that show it, at most five.
       type: list
       elements: str
-  sample:
-    code: max_model_len_too_long
-    cause: "the container 'vllm' failed: max_model_len is 999999, but the model was made for 8192"
-    remedy: set max_model_len to 8192 or less
-    evidence: ["Value error, User-specified max_model_len (999999) is greater than the derived max_model_len"]
+      sample: ['Value error, User-specified max_model_len (999999) is greater than the derived max_model_len']
 version:
   description: Version that the server gives, or an empty string when it gives none.
   returned: when O(expect) is V(ready) or V(live), and the server answered
@@ -250,13 +261,15 @@ startup:
     phase:
       description: Such as V(loading weights), V(compiling), V(capturing graphs).
       type: str
+      sample: loading weights
     percent:
       description: Of the phase, when its log has it.
       type: int
+      sample: 45
     line:
       description: The line of the log that says so.
       type: str
-  sample: {phase: loading weights, percent: 45, line: "Loading safetensors checkpoint shards:  45% Completed"}
+      sample: 'Loading safetensors checkpoint shards:  45% Completed'
 running:
   description: Requests that the server works on.
   returned: when its metrics were read

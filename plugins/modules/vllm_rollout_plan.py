@@ -31,36 +31,43 @@ options:
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
   backends:
     description: The backends of M(llmops.vllm.vllm_catalogue).
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
   pending:
     description:
       - What each deployment of each host has to do, by host and deployment, as the role C(vllm_server) tells it in
         C(vllm_server_pending).
     type: dict
     required: true
+    version_added: 0.2.0
   load_balancers:
     description: What M(llmops.vllm.haproxy_servers) returned as C(servers) of each load balancer.
     type: dict
     default: {}
+    version_added: 0.2.0
   batches:
     description:
       - Sizes of the batches, as numbers of hosts or parts of those that have something to do. The last one holds for
         all that follow. The first one is the canary.
     type: raw
     default: [1, 25%, 100%]
+    version_added: 0.2.0
   lost:
     description: Hosts that should take part and cannot.
     type: list
     elements: str
     default: []
+    version_added: 0.2.0
   max_lost:
     description: How many may be lost.
     type: int
     default: 0
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""

@@ -30,22 +30,26 @@ options:
     type: list
     elements: dict
     required: true
+    version_added: 0.2.0
     suboptions:
       name:
         description: A name, such as that of a role, or C(vllm_server:karakuri-70b).
         type: str
         required: true
+        version_added: 0.2.0
       role:
         description:
           - A role of this collection. All of its variables, as they are where the task stands, the files of the
             collection, and what the role itself says that it looks at, are part of the seal. Secrets are not; give a
             fingerprint of one in O(seals[].inputs) where it counts.
         type: str
+        version_added: 0.2.0
       inputs:
         description:
           - What else goes into it, by names that a person understands. Only hashes leave the controller.
         type: dict
         default: {}
+        version_added: 0.2.0
       observe:
         description:
           - What to look at, besides what the role says. Keys are C(files) and C(stats) (paths and patterns; C(stats)
@@ -54,19 +58,23 @@ options:
             (names, or C(*) for all).
         type: dict
         default: {}
+        version_added: 0.2.0
       notes:
         description: What is to be known while the seal holds; M(llmops.vllm.vllm_host_info) returns it.
         type: dict
         default: {}
+        version_added: 0.2.0
   state:
     description: V(absent) breaks the seals. Only their names count then.
     type: str
     choices: [present, absent]
     default: present
+    version_added: 0.2.0
   path:
     description: The file of the seals.
     type: path
     default: /var/lib/llmops-vllm/seals.json
+    version_added: 0.2.0
 seealso:
   - module: llmops.vllm.vllm_due
   - module: llmops.vllm.vllm_host_info

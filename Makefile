@@ -69,8 +69,12 @@ test-integration: setup ## hf_snapshot with each generation of the Hub's client
 test-sanity: setup ## ansible-test sanity
 	@tools/sanity.sh
 
+.PHONY: test-packaging
+test-packaging: setup ## the tarball: what is in it, and that it works where it is installed
+	@pytest -q tests/packaging
+
 .PHONY: test
-test: lint test-unit test-integration test-sanity ## what a change must pass: all but the long scenarios
+test: lint test-unit test-integration test-packaging test-sanity ## what a change must pass: all but the long scenarios
 	@tools/scenarios.sh $(FIRST_SCENARIOS) --jobs 2 $(filter-out $(FIRST_SCENARIOS),$(SHORT_SCENARIOS))
 
 .PHONY: list-short
@@ -78,13 +82,13 @@ list-short:
 	@echo $(SHORT_SCENARIOS)
 
 .PHONY: test-all
-test-all: lint test-unit test-integration test-sanity ## every scenario as well
+test-all: lint test-unit test-integration test-packaging test-sanity ## every scenario as well
 	@FLEET_CASES=all tools/scenarios.sh $(FIRST_SCENARIOS) --jobs 2 $(filter-out $(FIRST_SCENARIOS) $(ENGINE_SCENARIOS),$(ALL_SCENARIOS)) \
 	    --jobs 1 $(ENGINE_SCENARIOS)
 
 .PHONY: build
 build: setup ## the collection's tarball
-	@ansible-galaxy collection build --force --output-path .work
+	@tools/build.sh
 
 .PHONY: lock
 lock: setup ## resolve the pins of tools/requirements.txt anew

@@ -59,7 +59,7 @@ lint: setup ## static checks (under a minute)
 
 .PHONY: test-unit
 test-unit: setup ## unit tests (a minute)
-	@pytest -q tests/unit
+	@pytest -q -n 2 tests/unit
 
 .PHONY: test-integration
 test-integration: setup ## hf_snapshot with each generation of the Hub's client
@@ -85,6 +85,10 @@ list-short:
 test-all: lint test-unit test-integration test-packaging test-sanity ## every scenario as well
 	@FLEET_CASES=all tools/scenarios.sh $(FIRST_SCENARIOS) --jobs 2 $(filter-out $(FIRST_SCENARIOS) $(ENGINE_SCENARIOS),$(ALL_SCENARIOS)) \
 	    --jobs 1 $(ENGINE_SCENARIOS)
+
+.PHONY: test-matrix
+test-matrix: setup ## the tarball on other controllers, and hf_snapshot with other clients of the Hub (an hour)
+	@python tools/matrix.py
 
 .PHONY: build
 build: setup ## the collection's tarball

@@ -14,7 +14,7 @@ description:
 positional: folder
 options:
   _input:
-    description: What O(llmops.vllm.load_balancer#role:load_balancer_backends) takes.
+    description: What O(llmops.vllm.load_balancer#role:main:load_balancer_backends) takes.
     type: list
     elements: dict
     required: true
@@ -25,7 +25,7 @@ options:
 """
 
 EXAMPLES = r"""
-# {'chat': '/etc/haproxy/llmops-vllm/engine-chat-5d1f0c9a2b7e4836.map'}
+# {'chat': '/etc/haproxy/llmops-vllm/engine-chat-0b080a57bad1d32d.map'}
 files: "{{ [{'name': 'chat', 'api_key': 'sk-of-engines'}, {'name': 'free'}]
            | llmops.vllm.engine_key_files('/etc/haproxy/llmops-vllm') }}"
 """

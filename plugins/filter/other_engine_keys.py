@@ -30,7 +30,7 @@ options:
 EXAMPLES = r"""
 # ['chat']
 others: "{{ 'backend chat\n    http-request del-header Authorization\n'
-            | llmops.vllm.other_engine_keys({'chat': '/etc/haproxy/llmops-vllm/engine-chat-5d1f0c9a2b7e4836.map'},
+            | llmops.vllm.other_engine_keys({'chat': '/etc/haproxy/llmops-vllm/engine-chat-0b080a57bad1d32d.map'},
                                             ['chat']) }}"
 """
 

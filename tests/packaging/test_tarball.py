@@ -20,12 +20,27 @@ WANTED = {
 OF_THE_BUILD = {"MANIFEST.json", "FILES.json"}
 # What lies around in the checkout of somebody who works on it and runs it.
 DEBRIS = [
-    ".env", ".secrets.baseline", ".github/workflows/test.yml", ".vault_password", ".work/wheels/a.whl", ".venv/bin/python",
-    "inventories/fleet.keys/engines", "inventories/single/vllm.lock.yml", "inventories/single/group_vars/.all.yml.swp",
-    "inventories/single/group_vars/all.yml.orig", "roles/vllm_host/.DS_Store", "plugins/modules/__pycache__/gpu_info.pyc",
-    "docs/_build/index.html", "id_ed25519.pem", "inventories/fleet/llm.key", "playbooks/site.retry", "vault-password.txt",
-    "llmops-vllm-0.1.0.tar.gz", "changelogs/.plugin-cache.yaml", "collections/ansible_collections/a/b/README.md",
-]  # fmt: skip
+    ".env",
+    ".github/workflows/test.yml",
+    ".secrets.baseline",
+    ".vault_password",
+    ".venv/bin/python",
+    ".work/wheels/a.whl",
+    "changelogs/.plugin-cache.yaml",
+    "collections/ansible_collections/a/b/README.md",
+    "docs/_build/index.html",
+    "id_ed25519.pem",
+    "inventories/fleet.keys/engines",
+    "inventories/fleet/llm.key",
+    "inventories/single/group_vars/.all.yml.swp",
+    "inventories/single/group_vars/all.yml.orig",
+    "inventories/single/vllm.lock.yml",
+    "llmops-vllm-0.1.0.tar.gz",
+    "playbooks/site.retry",
+    "plugins/modules/__pycache__/gpu_info.pyc",
+    "roles/vllm_host/.DS_Store",
+    "vault-password.txt",
+]
 
 
 def files_of(tarball: Path) -> set[str]:

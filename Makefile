@@ -59,7 +59,7 @@ lint: setup ## static checks (under a minute)
 
 .PHONY: test-unit
 test-unit: setup ## unit tests (a minute)
-	@pytest -q tests/unit
+	@pytest -q -n 2 tests/unit
 
 .PHONY: test-integration
 test-integration: setup ## hf_snapshot with each generation of the Hub's client
@@ -81,8 +81,15 @@ docs-links: setup ## the external links of the site; needs a network
 test-docs: docs ## the site against the specs of plugins and roles
 	@pytest -q tests/docs
 
+.PHONY: test-packaging
+test-packaging: setup ## the tarball: what is in it, and that it works where it is installed
+	@pytest -q tests/packaging
+
+.PHONY: checks
+checks: lint test-unit test-docs test-integration test-packaging test-sanity ## all that needs no test host
+
 .PHONY: test
-test: lint test-unit test-docs test-integration test-sanity ## what a change must pass: all but the long scenarios
+test: checks ## what a change must pass: all but the long scenarios
 	@tools/scenarios.sh $(FIRST_SCENARIOS) --jobs 2 $(filter-out $(FIRST_SCENARIOS),$(SHORT_SCENARIOS))
 
 .PHONY: list-short
@@ -90,13 +97,17 @@ list-short:
 	@echo $(SHORT_SCENARIOS)
 
 .PHONY: test-all
-test-all: lint test-unit test-docs test-integration test-sanity ## every scenario as well
+test-all: checks ## every scenario as well
 	@FLEET_CASES=all tools/scenarios.sh $(FIRST_SCENARIOS) --jobs 2 $(filter-out $(FIRST_SCENARIOS) $(ENGINE_SCENARIOS),$(ALL_SCENARIOS)) \
 	    --jobs 1 $(ENGINE_SCENARIOS)
 
+.PHONY: test-matrix
+test-matrix: setup ## the tarball on other controllers, and hf_snapshot with other clients of the Hub (an hour)
+	@python tools/matrix.py
+
 .PHONY: build
 build: setup ## the collection's tarball
-	@ansible-galaxy collection build --force --output-path .work
+	@tools/build.sh
 
 .PHONY: lock
 lock: setup ## resolve the pins of tools/requirements.txt anew

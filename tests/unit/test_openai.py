@@ -328,7 +328,9 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run(["openssl", *argv], cwd=folder, check=True, capture_output=True)
 
     new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-    openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority")
+    # Python 3.13 takes no authority that does not say so.
+    usage = ("-addext", "keyUsage=critical,keyCertSign,digitalSignature")
+    openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority", *usage)
     for name in ("server", "client"):
         extensions = ("-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")
         signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-subj", f"/CN={name}", *extensions)

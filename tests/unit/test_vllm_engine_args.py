@@ -195,6 +195,20 @@ def test_an_image_that_cannot_be_asked(check: Any, tmp_path: Path, runs: list, i
     assert not (tmp_path / "schemas").exists()
 
 
+def test_what_cannot_be_kept_is_said(check: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = check(Docker([(0, told("0.32.0"))]), schema_dir=str(tmp_path / "file" / "schemas"))
+    assert result["msg"].startswith("the options of the image cannot be kept: [Errno 20] Not a directory")
+
+
+def test_a_docker_that_does_not_answer(check: Any) -> None:
+    """What its SDK raises is of its own kind, and of no kind that is known here."""
+    sdk = Docker([])
+    sdk.from_env = lambda **_how: (_ for _ in ()).throw(RuntimeError("Error while fetching server API version"))
+    result = check(sdk)
+    assert result["msg"] == f"{IMAGE} could not be asked: Error while fetching server API version"
+
+
 def test_warnings_name_the_image(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(vllm_engine_args.AnsibleModule, "warn", lambda _module, warning: said.append(warning))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import pytest
 
 from ansible_collections.llmops.vllm.plugins.action import vllm_lease as action
 from ansible_collections.llmops.vllm.plugins.module_utils._lease import LeaseError, LeaseFile, LeaseHeld, decide
+from ansible_collections.llmops.vllm.plugins.modules import vllm_lease
 from ansible_collections.llmops.vllm.plugins.modules.vllm_lease import HostLease
 
 WISH = {"owner": "b", "holder": "bob@there", "controller": "c", "process": "1 2", "since": 100.0, "until": 200.0}
@@ -169,3 +171,49 @@ def test_a_lease_says_when_it_ends(tmp_path: Path) -> None:
     before = time.time()
     found = host_lease(tmp_path / "rollout.json", "a", seconds=100)["lease"]
     assert before + 100 <= found["until"] <= time.time() + 100
+
+
+def test_as_a_module(run_module: Any, tmp_path: Path) -> None:
+    path = str(tmp_path / "rollout.json")
+    mine = {"path": path, "owner": "a", "holder": "alice@here"}
+    held = run_module(vllm_lease.main, **mine)
+    assert (held["changed"], held["held"], held["lease"]["holder"]) == (True, False, "alice@here")
+    refused = run_module(vllm_lease.main, path=path, owner="b")
+    assert (refused["failed"], refused["held"], refused["lease"]["owner"]) == (True, True, "a")
+    assert refused["msg"].startswith("alice@here has a lease on this host since ")
+    # Who does not hold it cannot give it back.
+    assert not run_module(vllm_lease.main, path=path, owner="b", state="released")["changed"]
+    assert run_module(vllm_lease.main, **mine, state="released")["changed"]
+    assert not os.path.exists(path)
+
+
+def test_a_file_that_is_no_lease_is_told_by_the_module(run_module: Any, tmp_path: Path) -> None:
+    (tmp_path / "rollout.json").write_text("{}")
+    result = run_module(vllm_lease.main, path=str(tmp_path / "rollout.json"), owner="a")
+    assert result["failed"] and "is no lease: see what it is" in result["msg"]
+
+
+def test_a_controller_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS: a process is known by its number alone, and whether it lives is asked of the system."""
+
+    def no_file(*_args: Any, **_options: Any) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(action, "open", no_file, raising=False)
+    monkeypatch.setattr(action.os, "readlink", no_file)
+    monkeypatch.setattr(action.os.path, "isdir", lambda path: False)
+    assert re.fullmatch(r"\S+ [0-9a-f]{12}", action.controller())
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    known = action.process(child.pid)
+    assert known == str(child.pid)
+    assert action.is_alive(known)
+    child.kill()
+    child.wait()
+    assert not action.is_alive(known)
+
+    def not_allowed(_number: int, _signal: int) -> None:
+        raise PermissionError
+
+    # Another user's is one that lives.
+    monkeypatch.setattr(action.os, "kill", not_allowed)
+    assert action.is_alive("1")

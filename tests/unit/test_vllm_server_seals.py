@@ -71,3 +71,11 @@ def test_a_template_that_is_a_file_is_read(tmp_path: Path) -> None:
 
 def test_one_at_a_relative_path_has_no_seal() -> None:
     assert seals(deployment(chat_template="templates/mine.jinja")) == []
+
+
+def test_one_that_cannot_be_read_is_told_from_one_that_can(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jinja"
+    missing = seals(deployment(chat_template=str(path)))[0]["inputs"]["its chat template"]
+    assert "No such file or directory" in missing
+    path.write_bytes(b"\xff")
+    assert "can't decode byte" in seals(deployment(chat_template=str(path)))[0]["inputs"]["its chat template"]

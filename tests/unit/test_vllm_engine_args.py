@@ -207,7 +207,6 @@ def test_a_docker_that_does_not_answer(check: Any) -> None:
     sdk.from_env = lambda **_how: (_ for _ in ()).throw(RuntimeError("Error while fetching server API version"))
     result = check(sdk)
     assert result["msg"] == f"{IMAGE} could not be asked: Error while fetching server API version"
-    assert "RuntimeError" in result["exception"]
 
 
 def test_warnings_name_the_image(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PROJECT, Installed
+from controller import PROJECT, Installed
 
 PLAYBOOKS = sorted(path.stem for path in (PROJECT / "playbooks").glob("*.yml"))
 ROLES = sorted(path.parents[1].name for path in (PROJECT / "roles").glob("*/meta/main.yml"))

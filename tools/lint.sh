@@ -16,14 +16,16 @@ ln -sfn "$PWD" .venv/types/ansible_collections/llmops/vllm
 .venv/bin/mypy --no-error-summary
 .venv/bin/mypy --no-error-summary --python-version 3.11 tests/support tools
 .venv/bin/yamllint --strict .
-.venv/bin/ansible-lint -q --exclude molecule/
+status=0
+.venv/bin/ansible-lint -q --exclude molecule/ || status=1
 .venv/bin/antsibull-changelog lint
 # It starts ansible-doc by name.
 PATH=$PWD/.venv/bin:$PATH .venv/bin/antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
-wait $scenarios
+wait $scenarios || status=1
 # Anything that a commit should not carry: places of the machine that it was written on.
 if git grep -nE '(pypi|pythonhosted|npmjs|debian)\.(org|com|net)' -- ':!tools/lint.sh'; then
     echo "lint: the lines above name a place that is not the project's" >&2
     exit 1
 fi
+[ $status = 0 ] || exit 1
 echo "lint: clean"

@@ -22,7 +22,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 WORK = PROJECT / ".work"
 LOGS = WORK / "matrix"
 COMMUNITY = next((PROJECT / ".venv/lib").glob("python3.*/site-packages/ansible_collections/community"))
-COLUMNS = ("install", "unit tests", "deploys", "changes nothing", "answers", "no deprecations")
+COLUMNS = ("install", "unit tests", "deploys", "changes nothing", "answers", "no warnings")
 # As molecule/shared/create.yml has them.
 OPTIONS = """
     --detach --pull never --cap-add ALL --cap-drop SYS_RESOURCE --security-opt seccomp=unconfined
@@ -31,6 +31,8 @@ OPTIONS = """
 """
 # What the unit tests import or call, at the versions that the tools have.
 TEST_TOOLS = "docker gguf huggingface_hub numpy pytest pytest-xdist requests ruff safetensors tokenizers uv"
+# Debian 13's systemd has no controllers where the outer machine has cgroup v1.
+OF_THE_CONTAINER = re.compile("Docker warning: Your kernel does not support (memory|PIDs) limit")
 QUESTION = {
     "model": "smollm2-135m",
     "messages": [{"role": "user", "content": "What is the capital of Japan?"}],
@@ -80,7 +82,7 @@ class Controller:
         steps = {"install": self.install, "unit tests": self.unit_tests}
         if self.deploys:
             steps |= {"deploys": self.deploy, "changes nothing": self.deploy_again, "answers": self.answer}
-            steps |= {"no deprecations": self.deprecations}
+            steps |= {"no warnings": self.warnings}
         self.cells = dict.fromkeys(COLUMNS, "not run")
         try:
             self.start()
@@ -189,13 +191,12 @@ class Controller:
         if "Tokyo" not in document["choices"][0]["message"]["content"]:
             raise Failure(f"it said {document['choices'][0]['message']['content']!r}")
 
-    def deprecations(self) -> None:
-        found = sorted(
-            set(re.findall(r"^\[(?:DEPRECATION )?WARNING\].*(?:\n(?!\n).*){0,3}", self.output, re.MULTILINE))
-        )
-        print("\n".join(found))
-        if any("DEPRECATION" in warning for warning in found):
-            raise Failure(f"{len(found)} warnings")
+    def warnings(self) -> None:
+        found = {line for line in self.output.splitlines() if re.match(r"\[(DEPRECATION )?WARNING\]", line)}
+        found = {line for line in found if not OF_THE_CONTAINER.search(line)}
+        if found:
+            print("\n".join(sorted(found)))
+            raise Failure(f"{len(found)} warnings, printed above")
 
 
 def remove(container: str) -> None:

@@ -101,7 +101,7 @@ work:
   returned: success
   type: dict
   sample: {gpu1: {karakuri-70b: replace}}
-skipped:
+idle:
   description: Hosts that have nothing to do.
   returned: success
   type: list

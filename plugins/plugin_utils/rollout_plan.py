@@ -41,21 +41,21 @@ class PlanError(Exception):
 class Plan:
     """batches: lists of hosts in order. work: {host: {deployment: what there is to do}}, for hosts of batches alone.
 
-    skipped: hosts that have nothing to do. held: servers that an operator keeps in maintenance. models: for each
+    idle: hosts that have nothing to do. held: servers that an operator keeps in maintenance. models: for each
     group of servers its name, total, serving and floor.
     """
 
     def __init__(
-        self, batches: list[list[str]], work: Work, skipped: list[str], held: list[str], models: list[Group]
+        self, batches: list[list[str]], work: Work, idle: list[str], held: list[str], models: list[Group]
     ) -> None:
-        self.batches, self.work, self.skipped, self.held, self.models = batches, work, skipped, held, models
+        self.batches, self.work, self.idle, self.held, self.models = batches, work, idle, held, models
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "batches": self.batches,
             "order": [host for batch in self.batches for host in batch],
             "work": self.work,
-            "skipped": self.skipped,
+            "idle": self.idle,
             "held": self.held,
             "models": [group.as_dict() for group in self.models],
         }
@@ -63,7 +63,7 @@ class Plan:
     def text(self) -> str:
         """Return the plan for people."""
         if not self.batches:
-            return "Nothing to roll out: what runs on %s is what it is to be." % _hosts(self.skipped)
+            return "Nothing to roll out: what runs on %s is what it is to be." % _hosts(self.idle)
         lines = []
         for number, batch in enumerate(self.batches, 1):
             what: dict[tuple[str, str], list[str]] = {}
@@ -84,8 +84,8 @@ class Plan:
                     % (group.name, group.serving, group.total, min(group.floor, group.serving))
                 )
         lines += ["%s is in maintenance at the load balancer, and is left out of it" % name for name in self.held]
-        if self.skipped:
-            lines.append("nothing to do on %s" % _hosts(self.skipped))
+        if self.idle:
+            lines.append("nothing to do on %s" % _hosts(self.idle))
         return "\n".join(lines)
 
 
@@ -147,7 +147,7 @@ def make_plan(
     if not isinstance(batches, list) or not batches:
         raise PlanError("vllm_rollout_batches is %r, it takes a list such as [1, '25%%', '100%%']" % (batches,))
     balancer = _Balancers(seen)
-    work, skipped, held = _work(deployments, pending, balancer)
+    work, idle, held = _work(deployments, pending, balancer)
     groups = _groups(deployments, backends)
     serving = {member: _serves(member, pending, lost, balancer) for group in groups for member in group.members}
     for group in groups:
@@ -156,7 +156,7 @@ def make_plan(
     order = sorted(work, key=lambda host: any(serving.get((host, name)) for name in work[host]))
     sizes = [amount(size, len(order), at_least=1) for size in batches]
     planned = _batches(order, work, groups, dict(serving), sizes, lost)
-    return Plan(planned, work, skipped, held, groups)
+    return Plan(planned, work, idle, held, groups)
 
 
 def stop_reasons(
@@ -232,12 +232,17 @@ def _name(host: str, deployment: str) -> str:
     return "%s:%s" % (host, deployment)
 
 
+<<<<<<< HEAD
 def _work(
     deployments: Iterable[Deployment], pending: Work, balancer: _Balancers
 ) -> tuple[dict[str, dict[str, str]], list[str], list[str]]:
     work: dict[str, dict[str, str]] = {}
     skipped: list[str] = []
     held: list[str] = []
+=======
+def _work(deployments, pending, balancer):
+    work, idle, held = {}, [], []
+>>>>>>> 52977cf31016b613b15fb9153962d785fb40bf78
     for host, found in pending.items():
         mine = {}
         for deployment in deployments:
@@ -259,8 +264,8 @@ def _work(
         if mine:
             work[host] = mine
         else:
-            skipped.append(host)
-    return work, skipped, held
+            idle.append(host)
+    return work, idle, held
 
 
 def _groups(deployments: Sequence[Deployment], backends: Iterable[Mapping[str, Any]]) -> list[Group]:

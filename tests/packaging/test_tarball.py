@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PROJECT, TOOLS
+from controller import PROJECT, TOOLS
 
 # All that users get. What else is at the top of the checkout is for those who work on it.
 WANTED = {

@@ -79,9 +79,9 @@ def test_the_floor_holds_in_every_batch(floor: Any, largest: int) -> None:
 def test_hosts_that_are_right_are_in_no_batch() -> None:
     made = plan(deployment(hosts(3)), pending={"gpu2": {"chat": "nothing"}})
     assert made.batches == [["gpu1"], ["gpu3"]]
-    assert made.skipped == ["gpu2"] and set(made.work) == {"gpu1", "gpu3"}
+    assert made.idle == ["gpu2"] and set(made.work) == {"gpu1", "gpu3"}
     made = plan(deployment(hosts(3)), pending="nothing")
-    assert made.batches == [] and made.skipped == hosts(3)
+    assert made.batches == [] and made.idle == hosts(3)
     assert made.text() == "Nothing to roll out: what runs on gpu1 and 2 other hosts is what it is to be."
 
 

@@ -1,0 +1,34 @@
+"""A controller that has the collection as its users get it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+TOOLS = Path(sys.executable).parent
+
+
+@dataclass
+class Installed:
+    """A controller with the tarball, in a folder outside the checkout."""
+
+    folder: Path
+    collection: Path
+
+    def run(self, command: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run one of its commands, with no configuration but the place of the collections."""
+        return subprocess.run(
+            [self.folder / "venv/bin" / command, *arguments],
+            cwd=self.folder, capture_output=True, text=True, check=False, timeout=120,
+            env={
+                "HOME": str(self.folder),
+                "PATH": f"{self.folder}/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "LC_ALL": "C.UTF-8",
+                "ANSIBLE_COLLECTIONS_PATH": str(self.folder / "collections"),
+                "ANSIBLE_NOCOLOR": "1",
+                **environment,
+            },
+        )  # fmt: skip

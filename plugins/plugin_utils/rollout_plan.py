@@ -232,17 +232,12 @@ def _name(host: str, deployment: str) -> str:
     return "%s:%s" % (host, deployment)
 
 
-<<<<<<< HEAD
 def _work(
     deployments: Iterable[Deployment], pending: Work, balancer: _Balancers
 ) -> tuple[dict[str, dict[str, str]], list[str], list[str]]:
     work: dict[str, dict[str, str]] = {}
-    skipped: list[str] = []
+    idle: list[str] = []
     held: list[str] = []
-=======
-def _work(deployments, pending, balancer):
-    work, idle, held = {}, [], []
->>>>>>> 52977cf31016b613b15fb9153962d785fb40bf78
     for host, found in pending.items():
         mine = {}
         for deployment in deployments:

@@ -75,7 +75,6 @@ _RULES = [
         "package",
     ),
 ]
-_RULES = [(re.compile(pattern), sentence) for pattern, sentence in _RULES]
 
 
 def why_not(host, text, address=None, port=None, user=None):
@@ -94,7 +93,7 @@ def why_not(host, text, address=None, port=None, user=None):
         "known_as": address if port == 22 else "'[%s]:%d'" % (address, port),
     }
     for pattern, sentence in _RULES:
-        found = pattern.search(text)
+        found = re.search(pattern, text)
         if found:
             return sentence % dict(values, **found.groupdict())
     return None

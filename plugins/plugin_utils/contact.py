@@ -11,7 +11,7 @@ import re
 
 # In this order: the first rule that fits counts. Of what a text has in named groups, and of the way to the host (host,
 # address, port, user, python), the sentence is filled.
-_SENTENCES = [
+_RULES = [
     (
         r"Could not resolve hostname (?P<asked>[^:\s]+)",
         "%(host)s cannot be reached, nobody here knows the address %(asked)s: correct ansible_host in the inventory",
@@ -75,7 +75,6 @@ _SENTENCES = [
         "package",
     ),
 ]
-_RULES = [(re.compile(pattern), sentence) for pattern, sentence in _SENTENCES]
 
 
 def why_not(
@@ -96,7 +95,7 @@ def why_not(
         "known_as": address if port == 22 else "'[%s]:%d'" % (address, port),
     }
     for pattern, sentence in _RULES:
-        found = pattern.search(text)
+        found = re.search(pattern, text)
         if found:
             return sentence % dict(values, **found.groupdict())
     return None

@@ -90,6 +90,10 @@ test-all: lint test-unit test-integration test-packaging test-sanity ## every sc
 test-matrix: setup ## the tarball on other controllers, and hf_snapshot with other clients of the Hub (an hour)
 	@python tools/matrix.py
 
+.PHONY: audit
+audit: setup ## known vulnerabilities of the pins, and secrets; ends with 3 where no advisory service can be asked
+	@python tools/audit.py
+
 .PHONY: build
 build: setup ## the collection's tarball
 	@tools/build.sh

@@ -91,7 +91,7 @@ test-matrix: setup ## the tarball on other controllers, and hf_snapshot with oth
 	@python tools/matrix.py
 
 .PHONY: audit
-audit: setup ## known vulnerabilities of the pins, and secrets; ends with 3 where no advisory service can be asked
+audit: setup ## known vulnerabilities of the pins, and secrets; "Error 3" where no advisory service can be asked
 	@python tools/audit.py
 
 .PHONY: build

@@ -21,6 +21,7 @@ status=0
 .venv/bin/antsibull-changelog lint
 # It starts ansible-doc by name.
 PATH=$PWD/.venv/bin:$PATH .venv/bin/antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
+.venv/bin/python tools/audit.py --offline
 wait $scenarios || status=1
 # Anything that a commit should not carry: places of the machine that it was written on.
 if git grep -nE '(pypi|pythonhosted|npmjs|debian)\.(org|com|net)' -- ':!tools/lint.sh'; then

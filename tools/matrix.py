@@ -154,6 +154,8 @@ class Controller:
             "unit tests",
             f"""
             cd /srv/checkout
+            # The tests of image builds have repositories.
+            command -v git >/dev/null || {{ apt-get update -qq && apt-get install -qq -y --no-install-recommends git >/dev/null; }}
             python3 -m venv .venv
             grep -v '^ansible-core==' tools/requirements.txt >/tmp/constraints
             export PIP_CONSTRAINT=/tmp/constraints PIP_DISABLE_PIP_VERSION_CHECK=1

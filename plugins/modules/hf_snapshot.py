@@ -21,6 +21,11 @@ description:
   - The weights of a model that stand in the repository a second time (C(original/), and PyTorch, TensorFlow or Flax
     files beside safetensors) are left out, unless O(allow_patterns) says which files are wanted.
 attributes:
+  action_group:
+    support: full
+    description: Use C(group/llmops.vllm.hub) or C(group/llmops.vllm.snapshots) in C(module_defaults).
+    membership: [llmops.vllm.hub, llmops.vllm.snapshots]
+    version_added: 0.2.0
   check_mode:
     support: full
     description: Says what would be fetched, linked and removed, and writes nothing.

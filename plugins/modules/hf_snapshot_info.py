@@ -14,6 +14,11 @@ description:
     and when they were verified.
   - It reads manifests and looks at sizes. It reads no content, sends no request, and needs no library on the host.
 attributes:
+  action_group:
+    support: full
+    description: Use C(group/llmops.vllm.snapshots) in C(module_defaults).
+    membership: [llmops.vllm.snapshots]
+    version_added: 0.2.0
   check_mode:
     support: full
     description: It changes nothing.

@@ -15,6 +15,11 @@ description:
   - Needs nothing but Python 3.9 on the host.
   - What could not be told is an answer and no error.
 attributes:
+  action_group:
+    support: full
+    description: Use C(group/llmops.vllm.hub) in C(module_defaults).
+    membership: [llmops.vllm.hub]
+    version_added: 0.2.0
   check_mode:
     support: full
     description: It changes nothing.

@@ -13,7 +13,7 @@ from controller import PROJECT, Installed
 PLAYBOOKS = sorted(path.stem for path in (PROJECT / "playbooks").glob("*.yml"))
 ROLES = sorted(path.parents[1].name for path in (PROJECT / "roles").glob("*/meta/main.yml"))
 # What Ansible takes for its own: a list under `skipped` makes a task one that was skipped.
-RESERVED = {"ansible_facts", "exception", "failed", "invocation", "results", "skipped", "unreachable", "warnings"}
+RESERVED = {"ansible_facts", "exception", "failed", "invocation", "results", "skipped", "unreachable"}
 PLUGINS = {
     kind: sorted(f"llmops.vllm.{path.stem}" for path in (PROJECT / "plugins" / folder).glob("[!_]*.py"))
     for kind, folder in {"module": "modules", "filter": "filter", "lookup": "lookup"}.items()

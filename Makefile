@@ -105,6 +105,10 @@ test-all: checks ## every scenario as well
 test-matrix: setup ## the tarball on other controllers, and hf_snapshot with other clients of the Hub (an hour)
 	@python tools/matrix.py
 
+.PHONY: test-importer
+test-importer: setup ## what Galaxy looks at when the tarball is uploaded (a minute)
+	@tools/galaxy_importer.sh
+
 .PHONY: audit
 audit: setup ## known vulnerabilities of the pins, and secrets; "Error 3" where no advisory service can be asked
 	@python tools/audit.py

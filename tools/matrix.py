@@ -155,7 +155,8 @@ class Controller:
             f"""
             cd /srv/checkout
             # The tests of image builds have repositories.
-            command -v git >/dev/null || {{ apt-get update -qq && apt-get install -qq -y --no-install-recommends git >/dev/null; }}
+            export DEBIAN_FRONTEND=noninteractive
+            command -v git >/dev/null || {{ apt-get update -qq && apt-get install -qq -y git >/dev/null; }}
             python3 -m venv .venv
             grep -v '^ansible-core==' tools/requirements.txt >/tmp/constraints
             export PIP_CONSTRAINT=/tmp/constraints PIP_DISABLE_PIP_VERSION_CHECK=1

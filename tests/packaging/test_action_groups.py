@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from controller import PROJECT, Installed
+from controller import MODULES, PROJECT, Installed
 from hub import Hub
 
 GROUPS = yaml.safe_load((PROJECT / "meta/runtime.yml").read_text())["action_groups"]
@@ -33,14 +32,6 @@ PLAY = """
         mode: "0600"
     - llmops.vllm.vllm_host_info: {models: [{repo_id: org/name}]}
 """
-
-
-def document(module: str) -> dict:
-    name = f"ansible_collections.llmops.vllm.plugins.modules.{module}"
-    return yaml.safe_load(importlib.import_module(name).DOCUMENTATION)
-
-
-MODULES = {path.stem: document(path.stem) for path in sorted((PROJECT / "plugins/modules").glob("[!_]*.py"))}
 
 
 def test_each_group_is_for_some_options() -> None:

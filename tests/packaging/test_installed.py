@@ -111,3 +111,18 @@ def test_the_requirements_are_those_of_galaxy_yml(installed: Installed) -> None:
     there = json.loads(listed)[str(installed.folder / "collections/ansible_collections")]
     for collection in pinned:
         assert there[collection["name"]]["version"] == collection["version"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_readme_of_a_role_has_a_play_that_ansible_takes(installed: Installed, role: str) -> None:
+    """Galaxy refuses a collection of which a role has none."""
+    text = (installed.collection / "roles" / role / "README.md").read_text()
+    play = re.search(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL).group(1)
+    (called,) = yaml.safe_load(play)[0]["roles"]
+    assert called["role"] == f"llmops.vllm.{role}"
+    specs = yaml.safe_load((installed.collection / "roles" / role / "meta/argument_specs.yml").read_text())
+    assert called["vars"].keys() <= specs["argument_specs"]["main"]["options"].keys()
+    (installed.folder / f"{role}.yml").write_text(play)
+    passes(installed, "ansible-playbook", "--syntax-check", "-i", "vllm,load_balancers,", f"{role}.yml")
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert (installed.collection / "roles" / role / target).exists(), target

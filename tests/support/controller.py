@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 PROJECT = Path(__file__).parents[2]
 TOOLS = Path(sys.executable).parent
+
+
+def document(module: str) -> dict[str, Any]:
+    """Return the documentation of a module of the checkout."""
+    name = f"ansible_collections.llmops.vllm.plugins.modules.{module}"
+    return yaml.safe_load(importlib.import_module(name).DOCUMENTATION)
+
+
+MODULES = {path.stem: document(path.stem) for path in sorted((PROJECT / "plugins/modules").glob("[!_]*.py"))}
 
 
 @dataclass

@@ -847,7 +847,7 @@ def test_sigterm_breaks_requests_off(program: Callable[..., Program], options: t
 
 
 def test_sigterm_with_a_shutdown_timeout(program: Callable[..., Program]) -> None:
-    ending = program("--shutdown-timeout", 30, "--token-delay", 0.01, "--emulate-version", "0.18.0")
+    ending = program("--shutdown-timeout", 30, "--token-delay", 0.05, "--emulate-version", "0.18.0")
     ending.wait_until_ready()
     response = open_stream(ending.url, 20)
     ask(ending.url, "/double/faults", {"hang": True})

@@ -61,6 +61,11 @@ lint: setup ## static checks (under a minute)
 test-unit: setup ## unit tests (a minute)
 	@pytest -q tests/unit
 
+.PHONY: coverage
+coverage: setup ## unit tests, and which lines of plugins/ they do not reach
+	@mkdir -p .work/coverage
+	@pytest -q tests/unit --cov --cov-report=term
+
 .PHONY: test-integration
 test-integration: setup ## hf_snapshot with each generation of the Hub's client
 	@pytest -q tests/integration
@@ -70,7 +75,7 @@ test-sanity: setup ## ansible-test sanity
 	@tools/sanity.sh
 
 .PHONY: test
-test: lint test-unit test-integration test-sanity ## what a change must pass: all but the long scenarios
+test: lint coverage test-integration test-sanity ## what a change must pass: all but the long scenarios
 	@tools/scenarios.sh $(FIRST_SCENARIOS) --jobs 2 $(filter-out $(FIRST_SCENARIOS),$(SHORT_SCENARIOS))
 
 .PHONY: list-short
@@ -78,7 +83,7 @@ list-short:
 	@echo $(SHORT_SCENARIOS)
 
 .PHONY: test-all
-test-all: lint test-unit test-integration test-sanity ## every scenario as well
+test-all: lint coverage test-integration test-sanity ## every scenario as well
 	@FLEET_CASES=all tools/scenarios.sh $(FIRST_SCENARIOS) --jobs 2 $(filter-out $(FIRST_SCENARIOS) $(ENGINE_SCENARIOS),$(ALL_SCENARIOS)) \
 	    --jobs 1 $(ENGINE_SCENARIOS)
 

@@ -61,6 +61,11 @@ lint: setup ## static checks (under a minute)
 test-unit: setup ## unit tests (a minute)
 	@pytest -q -n 2 tests/unit
 
+.PHONY: coverage
+coverage: setup ## unit tests, and which lines of plugins/ they do not reach
+	@mkdir -p .work/coverage
+	@pytest -q -n 2 tests/unit --cov --cov-report=term
+
 .PHONY: test-integration
 test-integration: setup ## hf_snapshot with each generation of the Hub's client
 	@pytest -q tests/integration
@@ -86,7 +91,7 @@ test-packaging: setup ## the tarball: what is in it, and that it works where it 
 	@pytest -q tests/packaging
 
 .PHONY: checks
-checks: lint test-unit test-docs test-integration test-packaging test-sanity ## all that needs no test host
+checks: lint coverage test-docs test-integration test-packaging test-sanity ## all that needs no test host
 
 .PHONY: test
 test: checks ## what a change must pass: all but the long scenarios

@@ -204,7 +204,11 @@ def test_what_cannot_be_kept_is_said(check: Any, tmp_path: Path) -> None:
 def test_a_docker_that_does_not_answer(check: Any) -> None:
     """What its SDK raises is of its own kind, and of no kind that is known here."""
     sdk = Docker([])
-    sdk.from_env = lambda **_how: (_ for _ in ()).throw(RuntimeError("Error while fetching server API version"))
+
+    def refuse(**_how: Any) -> None:
+        raise RuntimeError("Error while fetching server API version")
+
+    sdk.from_env = refuse
     result = check(sdk)
     assert result["msg"] == f"{IMAGE} could not be asked: Error while fetching server API version"
 

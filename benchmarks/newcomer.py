@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/newcomer.py
 
 The machine is a container that has Python, git and make and nothing else, with a clone of the commit that is checked
-out; installing git and make is not part of the time. The load of this machine is printed, since it makes all of it longer.
+out; installing git and make is not part of the time. The load of this machine is printed: it makes all of it longer.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ def inside(script: str) -> subprocess.CompletedProcess[str]:
 
 def cpu_seconds() -> float:
     """What all processes of the container have used."""
-    said = inside(
-        "cat /sys/fs/cgroup/cpuacct/cpuacct.usage 2>/dev/null || sed -n 's/usage_usec \\(.*\\)/\\1000/p' /sys/fs/cgroup/cpu.stat"
-    )
+    of_v1, of_v2 = "/sys/fs/cgroup/cpuacct/cpuacct.usage", "/sys/fs/cgroup/cpu.stat"
+    said = inside(f"cat {of_v1} 2>/dev/null || sed -n 's/usage_usec \\(.*\\)/\\1000/p' {of_v2}")
     return int(said.stdout) / 1e9
 
 

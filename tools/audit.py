@@ -59,7 +59,13 @@ def ask_for_advisories(requirements: Path) -> tuple[list[str], list[str]]:
     """Ask the services one after the other, until one knows every pin."""
     unknown = ["all of its pins"]
     for service in ("pypi", "osv"):
-        command = [tool("pip-audit"), "--disable-pip", "--no-deps", "--progress-spinner=off", "--format=json"]
+        command: list[str | Path] = [
+            tool("pip-audit"),
+            "--disable-pip",
+            "--no-deps",
+            "--progress-spinner=off",
+            "--format=json",
+        ]
         command += ["--vulnerability-service", service, "--requirement", requirements]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         try:
@@ -78,7 +84,7 @@ def secrets(root: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         # It writes the numbers of lines that have moved into the baseline.
         baseline = shutil.copy(root / BASELINE, folder)
-        command = [tool("detect-secrets-hook"), "--json", "--baseline", baseline, *names]
+        command: list[str | Path] = [tool("detect-secrets-hook"), "--json", "--baseline", baseline, *names]
         run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
         if run.returncode == 1:
             for name, hits in json.loads(run.stdout)["results"].items():
@@ -116,7 +122,7 @@ class Encrypted(str):
 
 
 Inventory.add_constructor("!vault", lambda loader, node: Encrypted(node.value))
-Inventory.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
+Inventory.add_constructor("!unsafe", lambda loader, node: node.value)
 
 
 def pairs(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, yaml.Node]]:

@@ -10,11 +10,13 @@ Logs are in .work/matrix. It takes a container, and memory for one engine, at a 
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,7 +81,7 @@ class Controller:
 
     def measure(self) -> None:
         """Fill the row, as far as it goes."""
-        steps = {"install": self.install, "unit tests": self.unit_tests}
+        steps: dict[str, Callable[[], str | None]] = {"install": self.install, "unit tests": self.unit_tests}
         if self.deploys:
             steps |= {"deploys": self.deploy, "changes nothing": self.deploy_again, "answers": self.answer}
             steps |= {"no warnings": self.warnings}
@@ -168,7 +170,10 @@ class Controller:
             PATH=$PWD/.venv/bin:$PATH ANSIBLE_CONFIG=$PWD/ansible.cfg nice .venv/bin/pytest -q -n 2 tests/unit
             """,
         )
-        return re.search(r"(\d+ passed.*?) in", output).group(1)
+        passed = re.search(r"(\d+ passed.*?) in", output)
+        if not passed:
+            raise Failure("pytest has not said how many passed")
+        return passed[1]
 
     def playbook(self, step: str) -> str:
         return self.run(
@@ -209,10 +214,10 @@ def remove(container: str) -> None:
 def hub_clients() -> list[tuple[str, dict[str, str]]]:
     """One row for each generation of the Hub's client."""
     sys.path[:0] = [str(PROJECT / "tests/support"), str(PROJECT / "tests/integration")]
-    from test_hub_clients import VERSIONS
+    versions = importlib.import_module("test_hub_clients").VERSIONS
 
     rows = []
-    for version in VERSIONS:
+    for version in versions:
         log = LOGS / f"huggingface-hub-{version}.log"
         with log.open("w") as output:
             done = subprocess.run(

@@ -18,7 +18,8 @@ TOOLS = Path(sys.executable).parent
 def document(module: str) -> dict[str, Any]:
     """Return the documentation of a module of the checkout."""
     name = f"ansible_collections.llmops.vllm.plugins.modules.{module}"
-    return yaml.safe_load(importlib.import_module(name).DOCUMENTATION)
+    read: dict[str, Any] = yaml.safe_load(importlib.import_module(name).DOCUMENTATION)
+    return read
 
 
 MODULES = {path.stem: document(path.stem) for path in sorted((PROJECT / "plugins/modules").glob("[!_]*.py"))}

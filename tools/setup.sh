@@ -20,7 +20,8 @@ fi
 echo "setup: installing the tools of tools/requirements.txt into $venv"
 rm -rf $venv
 "$python" -m venv $venv
-$venv/bin/pip install -qq --disable-pip-version-check -r tools/requirements.txt
+# What is imported is compiled then; most of it never is.
+$venv/bin/pip install -qq --no-compile --disable-pip-version-check -r tools/requirements.txt
 
 collections=$($venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ansible_collections
 mkdir -p "$collections/llmops"

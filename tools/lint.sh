@@ -9,7 +9,7 @@ trap 'kill $scenarios 2>/dev/null || true' EXIT
 .venv/bin/ruff check --quiet .
 .venv/bin/ruff format --quiet --check .
 .venv/bin/yamllint --strict .
-.venv/bin/zizmor --offline --pedantic --quiet .github/workflows
+found=$(.venv/bin/zizmor --offline --pedantic --quiet .github/workflows) || { echo "$found"; exit 1; }
 .venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 status=0
 .venv/bin/ansible-lint -q --exclude molecule/ || status=1

@@ -16,7 +16,7 @@ ln -sfn "$PWD" .venv/types/ansible_collections/llmops/vllm
 .venv/bin/mypy --no-error-summary
 .venv/bin/mypy --no-error-summary --python-version 3.11 tests/support tools
 .venv/bin/yamllint --strict .
-.venv/bin/zizmor --offline --pedantic --quiet .github/workflows
+found=$(.venv/bin/zizmor --offline --pedantic --quiet .github/workflows) || { echo "$found"; exit 1; }
 .venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 status=0
 .venv/bin/ansible-lint -q --exclude molecule/ || status=1

@@ -60,7 +60,7 @@ class Controller:
 
     @property
     def name(self) -> str:
-        return f"{self.system}, ansible-core {self.core.strip('~=') or 'newest'}"
+        return f"{self.system}, ansible-core {self.core.strip('~=').removesuffix('.0') or 'newest'}"
 
     @property
     def container(self) -> str:

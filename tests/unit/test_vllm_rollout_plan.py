@@ -44,7 +44,7 @@ def test_a_plan(run: Any) -> None:
         "batches": [["gpu1"], ["gpu2"]],
         "order": ["gpu1", "gpu2"],
         "work": pending,
-        "skipped": [],
+        "idle": [],
         "held": [],
         "models": models,
         # gpu1 has both: 600 + 2 * (60 + 2400), and 2 * (60 + 300).

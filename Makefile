@@ -15,7 +15,7 @@ ENGINE_SCENARIOS := diagnosis engine rollout_engine
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
 .PHONY: setup
 setup: ## make .venv with the pinned tools, and this checkout usable as llmops.vllm

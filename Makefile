@@ -54,7 +54,7 @@ clean: setup ## take away everything that deploy and test made
 	@echo "clean: only packages that are tools stay (mmdebstrap, python3-venv)"
 
 .PHONY: lint
-lint: setup ## static checks (under a minute)
+lint: setup ## static checks, secrets (a minute on two cores)
 	@tools/lint.sh
 
 .PHONY: test-unit
@@ -123,5 +123,7 @@ build: setup ## the collection's tarball
 	@tools/build.sh
 
 .PHONY: lock
-lock: setup ## resolve the pins of tools/requirements.txt anew
-	@uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --upgrade tools/requirements.in -o tools/requirements.txt
+lock: setup ## resolve the pins of the tools anew
+	@for folder in tools tools/galaxy_importer; do \
+	    uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --upgrade $$folder/requirements.in -o $$folder/requirements.txt; \
+	done

@@ -14,8 +14,8 @@ from controller import PROJECT, TOOLS
 
 # All that users get. What else is at the top of the checkout is for those who work on it.
 WANTED = {
-    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.ja.md", "README.md", "changelogs", "docs", "inventories", "meta", "playbooks",
-    "plugins", "requirements.yml", "roles", "site.yml",
+    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.ja.md", "README.md", "changelogs", "docs", "inventories",
+    "meta", "playbooks", "plugins", "requirements.yml", "roles", "site.yml",
 }  # fmt: skip
 OF_THE_BUILD = {"MANIFEST.json", "FILES.json"}
 # How the site is built, which users find built.

@@ -87,7 +87,7 @@ test-all: lint test-unit test-integration test-packaging test-sanity ## every sc
 	    --jobs 1 $(ENGINE_SCENARIOS)
 
 .PHONY: test-matrix
-test-matrix: setup ## the tarball on other controllers, and hf_snapshot with other clients of the Hub (an hour)
+test-matrix: setup ## the tarball on other controllers, and hf_snapshot with other clients of the Hub (half an hour)
 	@python tools/matrix.py
 
 .PHONY: test-importer

@@ -107,7 +107,7 @@ test-all: checks ## every scenario as well
 	    --jobs 1 $(ENGINE_SCENARIOS)
 
 .PHONY: test-matrix
-test-matrix: setup ## the tarball on other controllers, and hf_snapshot with other clients of the Hub (an hour)
+test-matrix: setup ## the tarball on other controllers, and hf_snapshot with other clients of the Hub (half an hour)
 	@python tools/matrix.py
 
 .PHONY: test-importer

@@ -143,13 +143,24 @@ def inventories(root: Path) -> list[str]:
         path = root / name
         if not name.startswith("inventories/") or path.suffix not in ("", ".yml", ".yaml"):
             continue
-        text = path.read_text()
+        text = path.read_text(errors="replace")
         if text.startswith(VAULT_HEADER):
             continue
         if "vault" in path.name:
             found.append(f"{name}: is named like a file of ansible-vault, and is not encrypted")
         lines = text.splitlines()
-        for key, value in pairs(yaml.compose(text, Loader=Inventory)):
+        try:
+            document = yaml.compose(text, Loader=Inventory)
+        except yaml.YAMLError:
+            # An INI file: KEY=VALUE, several in a line.
+            found += [
+                f"{name}:{number}: {key} is plain text: keep it with ansible-vault"
+                for number, line in enumerate(lines, 1)
+                for key, value in re.findall(r"(\w+) *= *(\S+)", line)
+                if SECRET_KEY.search(key) and "{{" not in value and not value.startswith("/") and ALLOWED not in line
+            ]
+            continue
+        for key, value in pairs(document):
             if (
                 not isinstance(value, yaml.ScalarNode)
                 or value.tag in ("!vault", "tag:yaml.org,2002:null")

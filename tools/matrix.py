@@ -87,7 +87,11 @@ class Controller:
             steps |= {"no warnings": self.warnings}
         self.cells = dict.fromkeys(COLUMNS, "not run")
         try:
-            self.start()
+            try:
+                self.start()
+            except Failure as failure:
+                self.cells["install"] = f"FAILED, {failure}"
+                return
             for column, step in steps.items():
                 began = time.monotonic()
                 try:
@@ -190,7 +194,7 @@ class Controller:
     def deploy_again(self) -> None:
         again = self.playbook("changes nothing")
         self.output += again
-        if "changed=0" not in again:
+        if "changed=0" not in again or re.search(r"changed=[1-9]", again):
             raise Failure("the second run changed something")
 
     def answer(self) -> None:

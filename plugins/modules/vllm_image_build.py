@@ -250,7 +250,10 @@ class ImageBuild:
                     self._refuse_another_than(commit)
                     recipe = self._recipe(plan, commit, text, {})
                     self._build(command, environment, plan, recipe)
-                    result["id"] = (self._there() or {"id": ""})["id"]
+                    built = self._there()
+                    if not built:
+                        raise BuildError("%s was built, and is gone again: see what removes images there" % self.name)
+                    result["id"] = built["id"]
             before = there["recipe"] if there else {}
             result["recipe"] = recipe
             result["differences"] = _build_plan.changes(before, recipe)

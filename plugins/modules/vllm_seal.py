@@ -106,7 +106,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 sealed:
-  description: The names of the seals that hold now.
+  description: The names of the seals that hold now, or would in check mode.
   returned: always
   type: list
   elements: str

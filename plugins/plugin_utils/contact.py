@@ -8,6 +8,7 @@ The texts are those of OpenSSH, of sudo, and of ansible-core 2.19.
 from __future__ import annotations
 
 import re
+import sys
 
 # In this order: the first rule that fits counts. Of what a text has in named groups, and of the way to the host (host,
 # address, port, user, python), the sentence is filled.
@@ -35,6 +36,11 @@ _RULES = [
         r"Permission denied \((?P<ways>[^)]*)\)",
         "%(host)s does not let %(user)s in (SSH there takes %(ways)s): name the account with ansible_user and its key "
         "with ansible_ssh_private_key_file, until %(ssh)s gets in",
+    ),
+    (
+        r"Too many authentication failures",
+        "%(host)s has refused %(user)s after too many keys: name the right one with ansible_ssh_private_key_file, and "
+        "let SSH offer it alone (IdentitiesOnly yes), until %(ssh)s gets in",
     ),
     (
         r"Missing sudo password|sudo: a password is required",
@@ -65,12 +71,13 @@ _RULES = [
         "with ansible_python_interpreter",
     ),
     (
-        r"SyntaxError: (?:future feature annotations is not defined|invalid syntax)",
+        r"SyntaxError: (?:future feature annotations is not defined|invalid syntax)"
+        r"|TypeError: '(?:type|ABCMeta)' object is not subscriptable",
         "the Python of %(host)s is too old, and 3.9 is the least: install a newer one beside it and name it with "
         "ansible_python_interpreter",
     ),
     (
-        r"ModuleNotFoundError: No module named '(?P<module>\w+)'",
+        r"ModuleNotFoundError: No module named '(?P<module>%s)'" % "|".join(sorted(sys.stdlib_module_names)),
         "the Python of %(host)s lacks its own module %(module)s: install all of python3 there, not only its minimal "
         "package",
     ),

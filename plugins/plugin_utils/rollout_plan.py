@@ -322,8 +322,8 @@ def _batches(
             for group, cost in costs.values():
                 left[id(group)] -= cost
             batch.append(host)
-        if blocked and not batch:
-            raise PlanError(_why_blocked(*blocked, serving, lost))
+        if not batch:
+            raise PlanError(_why_blocked(*blocked, serving, lost) if blocked else "a batch has no room for a host")
         batches.append(batch)
         waiting = [host for host in waiting if host not in set(batch)]
         for host in batch:

@@ -78,6 +78,16 @@ SAID = [
         "ansible_python_interpreter",
     ),
     (
+        "TypeError: 'type' object is not subscriptable\n",
+        "the Python of gpu1 is too old, and 3.9 is the least: install a newer one beside it and name it with "
+        "ansible_python_interpreter",
+    ),
+    (
+        "Failed to connect to the host via ssh: Received disconnect from 192.0.2.11 port 2222:2: Too many authentication failures",
+        "gpu1 has refused admin after too many keys: name the right one with ansible_ssh_private_key_file, and let SSH "
+        "offer it alone (IdentitiesOnly yes), until ssh -p 2222 admin@192.0.2.11 gets in",
+    ),
+    (
         "Traceback (most recent call last):\nModuleNotFoundError: No module named 'shutil'\n",
         "the Python of gpu1 lacks its own module shutil: install all of python3 there, not only its minimal package",
     ),
@@ -96,7 +106,15 @@ def test_what_the_inventory_leaves_out() -> None:
     assert "ssh-keygen -R gpu1)" in why_not("gpu1", "REMOTE HOST IDENTIFICATION HAS CHANGED!")
 
 
-@pytest.mark.parametrize("text", ["", "no space left on device", "Failed to connect to the host via ssh: what?"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no space left on device",
+        "ModuleNotFoundError: No module named 'docker'",
+        "Failed to connect to the host via ssh: what?",
+    ],
+)
 def test_what_no_rule_knows_stays_as_it_is(text: str) -> None:
     assert why_not("gpu1", text) is None
 

@@ -69,5 +69,9 @@ def test_backends_that_are_not_named_are_not_looked_at() -> None:
     assert other_engine_keys(config(chat="sk-1"), engine_key_files(backends(chat="sk-2"), FOLDER), []) == []
 
 
+def test_a_backend_without_a_section_is_none() -> None:
+    assert other_engine_keys(config(new="sk-1"), engine_key_files(backends(new="sk-1"), FOLDER), ["old", "new"]) == []
+
+
 def test_no_configuration() -> None:
     assert other_engine_keys("", engine_key_files(backends(chat="sk-2"), FOLDER), ["chat"]) == []

@@ -51,8 +51,8 @@ class ActionModule(ActionBase):
             kind = AnsibleConnectionFailure if isinstance(error, AnsibleConnectionFailure) else AnsibleActionFail
             # None: Ansible adds the text of a cause to the message.
             raise kind(sentence) from None
-        # Not of what the module itself says, which has run. Where Python did not run, Ansible says no more than that the
-        # answer was no JSON.
+        # Not of what a module that has run says. Where Python did not run, Ansible says no more than that the answer
+        # was no JSON.
         if look.get("failed") and ("module_stderr" in look or "ansible-core requires" in look.get("msg", "")):
             sentence = self._why_not("%s %s" % (look.get("msg"), look.get("module_stderr", "")), task_vars)
             if sentence:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from controller import PROJECT
+from controller import PROJECT, tool
 
 WORKFLOWS = sorted((PROJECT / ".github/workflows").glob("*.yml"))
 TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
@@ -62,10 +61,7 @@ def test_only_what_was_approved_sees_the_token() -> None:
 
 @pytest.fixture(scope="module")
 def check_release() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_release", PROJECT / "tools/check_release.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool("check_release")
 
 
 @pytest.fixture

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -20,6 +22,15 @@ def document(module: str) -> dict[str, Any]:
     name = f"ansible_collections.llmops.vllm.plugins.modules.{module}"
     read: dict[str, Any] = yaml.safe_load(importlib.import_module(name).DOCUMENTATION)
     return read
+
+
+def tool(name: str) -> ModuleType:
+    """Return tools/<name>.py as a module."""
+    spec = importlib.util.spec_from_file_location(name, PROJECT / f"tools/{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 MODULES = {path.stem: document(path.stem) for path in sorted((PROJECT / "plugins/modules").glob("[!_]*.py"))}

@@ -10,7 +10,7 @@ version_added: 0.2.0
 author: The llmops.vllm authors (@llmops)
 description:
   - Compares the files with keys of engines that a configuration of HAProxy names with those that it is to name.
-positional: files, backends
+positional: files, backends, serving
 options:
   _input:
     description: The text of the configuration that is there.
@@ -23,7 +23,13 @@ options:
     required: true
     version_added: 0.2.0
   backends:
-    description: Names of backends to look at.
+    description: The backends as they are to be. One that goes takes its key with it.
+    type: list
+    elements: dict
+    required: true
+    version_added: 0.2.0
+  serving:
+    description: Names of backends whose engines serve.
     type: list
     elements: str
     required: true
@@ -34,7 +40,7 @@ EXAMPLES = r"""
 # ['chat']
 others: "{{ 'backend chat\n    http-request del-header Authorization\n'
             | llmops.vllm.other_engine_keys({'chat': '/etc/haproxy/llmops-vllm/engine-chat-0b080a57bad1d32d.map'},
-                                            ['chat']) }}"
+                                            [{'name': 'chat'}], ['chat']) }}"
 """
 
 RETURN = r"""
@@ -50,7 +56,9 @@ from collections.abc import Callable
 from typing import Any
 
 
-def other_engine_keys(config: str, files: dict[str, str], backends: list[str]) -> list[str]:
+def other_engine_keys(
+    config: str, files: dict[str, str], backends: list[dict[str, Any]], serving: list[str]
+) -> list[str]:
     """Return the names of backends whose key would be another one."""
     found = {}
     for section in re.split(r"^(?=\S)", config, flags=re.MULTILINE):
@@ -58,7 +66,8 @@ def other_engine_keys(config: str, files: dict[str, str], backends: list[str]) -
             name = section.split()[1]
             file = re.search(r"\S*/engine-%s-[0-9a-f]{16}\.map" % re.escape(name), section)
             found[name] = re.sub(r".*\(", "", file.group()) if file else ""
-    return [name for name in backends if name in found and found[name] != files.get(name, "")]
+    names = [backend["name"] for backend in backends]
+    return [name for name in names if name in serving and name in found and found[name] != files.get(name, "")]
 
 
 class FilterModule:

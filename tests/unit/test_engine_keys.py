@@ -26,6 +26,11 @@ def config(**keys: str) -> str:
     return "global\n    maxconn 1\n" + "".join(sections) + "\nfrontend statistics\n    no log\n"
 
 
+def judged(before: dict[str, str], now: dict[str, str], serving: list[str]) -> list[str]:
+    wanted = backends(**now)
+    return other_engine_keys(config(**before), engine_key_files(wanted, FOLDER), wanted, serving)
+
+
 def test_a_file_is_named_by_its_backend_and_key_and_gives_the_key_away_to_nobody() -> None:
     files = engine_key_files([*backends(chat="sk-1", free=""), {"name": "none"}], FOLDER)
     assert list(files) == ["chat"]
@@ -49,6 +54,7 @@ def test_the_same_key_has_another_name_for_another_backend() -> None:
         pytest.param({"chat": "sk-1"}, {"chat": ""}, ["chat"], id="none where there was one"),
         pytest.param({"chat": ""}, {"chat": ""}, [], id="none and none"),
         pytest.param({}, {"chat": "sk-1"}, [], id="a new backend"),
+        pytest.param({"chat": "sk-1", "old": "sk-2"}, {"chat": "sk-1"}, [], id="a backend that goes"),
         pytest.param(
             {"chat": "sk-1", "chat-big": "sk-2"},
             {"chat": "sk-1", "chat-big": "sk-3"},
@@ -61,17 +67,13 @@ def test_the_same_key_has_another_name_for_another_backend() -> None:
     ],
 )
 def test_other_keys(before: dict[str, str], now: dict[str, str], others: list[str]) -> None:
-    names = list(now)
-    assert other_engine_keys(config(**before), engine_key_files(backends(**now), FOLDER), names) == others
+    assert judged(before, now, [*before, *now]) == others
 
 
-def test_backends_that_are_not_named_are_not_looked_at() -> None:
-    assert other_engine_keys(config(chat="sk-1"), engine_key_files(backends(chat="sk-2"), FOLDER), []) == []
-
-
-def test_a_backend_without_a_section_is_none() -> None:
-    assert other_engine_keys(config(new="sk-1"), engine_key_files(backends(new="sk-1"), FOLDER), ["old", "new"]) == []
+def test_backends_that_do_not_serve_are_not_looked_at() -> None:
+    assert judged({"chat": "sk-1"}, {"chat": "sk-2"}, []) == []
 
 
 def test_no_configuration() -> None:
-    assert other_engine_keys("", engine_key_files(backends(chat="sk-2"), FOLDER), ["chat"]) == []
+    now = backends(chat="sk-2")
+    assert other_engine_keys("", engine_key_files(now, FOLDER), now, ["chat"]) == []
